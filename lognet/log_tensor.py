@@ -180,7 +180,11 @@ class LogTensor(Tensor):
     @property
     def signs(self) -> Tensor:
         """The signs, unpacked: int8, +1 or -1, of this tensor's shape."""
-        return 1 - 2 * _strided(self, self._storage.negative).to(torch.int8)
+        return 1 - 2 * self.codes()[1].to(torch.int8)
+
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """Rungs (int32) and negative signs (bool), unpacked, of this tensor's shape: what `write_codes_` takes."""
+        return self.exponent, _strided(self, self._storage.negative)
 
     @property
     def mask(self) -> Tensor | None:

@@ -45,6 +45,24 @@ def default_base_precision(bits: int) -> float:
     return math.log(2.0) * 2.0 ** (3 - bits)
 
 
+def typical_magnitude(x: Tensor) -> float:
+    """sigma, the scale on which a parameter lives: its root mean square.
+
+    An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
+    `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
+
+    >>> typical_magnitude(torch.tensor([3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
+    (3.0, True)
+    """
+    largest = float(x.detach().abs().max()) if x.numel() else 0.0
+    if largest < 2.0**-100:
+        return ZERO_SIGMA
+    return largest * float((x.detach().double() / largest).square().mean().sqrt())  # no overflow in the squares
+
+
+ZERO_SIGMA = 0.1
+
+
 @dataclass(frozen=True)
 class LogFormat:
     """A ladder without its scale: a bit width and a rung spacing.
