@@ -1,1 +1,19 @@
-"""lognet: train PyTorch networks whose weights are a few bits each, on a ladder in log space."""
+"""lognet: train PyTorch networks whose weights are a few bits each, on a ladder in log space.
+
+>>> import torch, lognet
+>>> from lognet.optim import Madam
+>>> model = lognet.wrap(torch.nn.Linear(4, 2), bits=8)
+>>> optimizer = Madam(model.parameters(), lr=0.01)
+"""
+
+from . import autograd as autograd  # registers the operations that consume LogTensors
+from . import memory as memory
+from . import optim as optim
+from . import quant as quant
+from .log_tensor import LogTensor
+from .quant import LogFormat
+from .summary import summary
+from .wrap import requantize, unwrap, wrap
+
+__version__ = "0.1.0"
+__all__ = ["LogFormat", "LogTensor", "requantize", "summary", "unwrap", "wrap"]

@@ -1,1 +1,5 @@
-"""lognet: train PyTorch networks whose weights are a few bits each, on a ladder in log space."""
+"""Optimizers that work in log space."""
+
+from .madam import Madam
+
+__all__ = ["Madam"]

@@ -1,1 +1,5 @@
-"""lognet: train PyTorch networks whose weights are a few bits each, on a ladder in log space."""
+"""Number formats: the log ladder, its bits in memory, and random bits that can be replayed."""
+
+from .log_format import LogFormat, default_base_precision
+
+__all__ = ["LogFormat", "default_base_precision"]

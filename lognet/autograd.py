@@ -1,0 +1,278 @@
+"""Linear, convolution, embedding and matrix products whose backward pass keeps codes, not decoded weights.
+
+Each operation decodes its LogTensors for the forward computation, lets the dense values go, saves the LogTensors
+themselves (B + 1 bits a weight) and decodes again when the gradient is asked for. The gradient is that of the same
+operation on the dequantised weight: decoding is the identity as far as gradients are concerned.
+
+Called as ``torch.nn.functional.linear(x, weight)`` and the like, these replace torch's own whenever a LogTensor is
+among the arguments; that is how every torch.nn module computes with LogTensor parameters unchanged.
+
+`dense` decodes any tensor that is a LogTensor and passes on the others. In the shapes below, `*` is any number of
+leading dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from .log_tensor import LogTensor, implements
+
+aten = torch.ops.aten
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x.dequantize()` for a LogTensor, `x` itself otherwise. Differentiable."""
+    return x.dequantize() if isinstance(x, LogTensor) else x
+
+
+def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Under torch.autocast, the tensors in its dtype, as torch's own linear and convolution have them.
+
+    For a LogTensor that changes only the dtype in which it decodes.
+    """
+    device = next(t.device.type for t in tensors if t is not None)
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if t is not None and t.dtype in _AUTOCAST_FROM else t for t in tensors)
+
+
+_AUTOCAST_FROM = (torch.float32, torch.float16, torch.bfloat16)  # float64 stays, as in torch
+
+
+class _Linear(Function):
+    """y = x W^T + b."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(dense(x), dense(weight), None if bias is None else dense(bias))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, weight, bias = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ dense(weight)
+        if ctx.needs_input_grad[1]:
+            grad_weight = grad.reshape(-1, grad.shape[-1]).t() @ dense(x).reshape(-1, x.shape[-1])
+        if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
+            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
+        return grad_x, grad_weight, grad_bias
+
+
+class _Convolution(Function):
+    """Every convolution of torch.nn.functional, transposed or not, through one aten operation and its backward."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        return aten.convolution(dense(x), dense(weight), None if bias is None else dense(bias), *geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, weight, bias, *ctx.geometry = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias_shape = None if bias is None else list(bias.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias_shape is not None and ctx.needs_input_grad[2]]
+        grads = aten.convolution_backward(grad, dense(x), dense(weight), ctx.bias_shape, *ctx.geometry, wanted)
+        return *grads, *(None for _ in ctx.geometry)
+
+
+class _Embedding(Function):
+    """Rows of the weight; only those looked up are decoded."""
+
+    @staticmethod
+    def forward(index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
+        return _rows(weight, index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        index, weight, ctx.padding_idx, ctx.scale_grad_by_freq = inputs
+        ctx.save_for_backward(index)
+        ctx.num_embeddings = weight.shape[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (index,) = ctx.saved_tensors
+        grad_weight = aten.embedding_dense_backward(
+            grad, index, ctx.num_embeddings, ctx.padding_idx, ctx.scale_grad_by_freq
+        )
+        return None, grad_weight, None, None
+
+
+class _MatMul(Function):
+    """Batched matrix product with broadcasting; both sides at least two-dimensional."""
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return torch.matmul(dense(a), dense(b))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        grad_a = grad_b = None
+        if ctx.needs_input_grad[0]:
+            grad_a = (grad @ dense(b).mT).sum_to_size(a.shape)
+        if ctx.needs_input_grad[1]:
+            grad_b = (dense(a).mT @ grad).sum_to_size(b.shape)
+        return grad_a, grad_b
+
+
+@implements(F.linear)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` for LogTensors: (*, in_features) to (*, out_features).
+
+    Any of the three may be a LogTensor; weight is (out_features, in_features), bias (out_features,).
+
+    >>> w = LogTensor.from_float(torch.tensor([[1.0, 0.5]]))
+    >>> linear(torch.tensor([2.0, 2.0]), w)
+    tensor([3.])
+    """
+    input, weight, bias = _autocast(input, weight, bias)
+    if weight.dim() != 2:
+        return F.linear(dense(input), dense(weight), None if bias is None else dense(bias))
+    return _Linear.apply(input, weight, bias)
+
+
+@implements(F.conv1d, torch.conv1d)
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """`torch.nn.functional.conv1d` for LogTensors, same arguments; string paddings too."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+@implements(F.conv2d, torch.conv2d)
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """`torch.nn.functional.conv2d` for LogTensors, same arguments; string paddings too."""
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+@implements(F.conv3d, torch.conv3d)
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """`torch.nn.functional.conv3d` for LogTensors, same arguments; string paddings too."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+@implements(F.conv_transpose1d, torch.conv_transpose1d)
+def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
+    """`torch.nn.functional.conv_transpose1d` for LogTensors, same arguments."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, output_padding)
+
+
+@implements(F.conv_transpose2d, torch.conv_transpose2d)
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d` for LogTensors, same arguments."""
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, output_padding)
+
+
+@implements(F.conv_transpose3d, torch.conv_transpose3d)
+def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
+    """`torch.nn.functional.conv_transpose3d` for LogTensors, same arguments."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, output_padding)
+
+
+@implements(F.embedding)
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.embedding` for a LogTensor weight; gradients are dense.
+
+    Raises:
+        ValueError: `sparse=True` (LogTensors have dense gradients), or `padding_idx` outside the table.
+    """
+    if sparse:
+        raise ValueError("sparse=True is not supported with a LogTensor weight, whose gradients are dense; use sparse=False")
+    if padding_idx is None:
+        padding_idx = -1
+    else:
+        if not -weight.shape[0] <= padding_idx < weight.shape[0]:
+            raise ValueError(f"padding_idx must lie within num_embeddings={weight.shape[0]}, got {padding_idx}")
+        padding_idx %= weight.shape[0]
+    if max_norm is not None:
+        with torch.no_grad():
+            aten.embedding_renorm_(weight, input.contiguous().view(-1), max_norm, norm_type)
+    return _Embedding.apply(input, weight, padding_idx, scale_grad_by_freq)
+
+
+@implements(torch.embedding)
+def _aten_embedding(weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False) -> Tensor:
+    return embedding(indices, weight, None if padding_idx < 0 else padding_idx, None, 2.0, scale_grad_by_freq, sparse)
+
+
+@implements(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm)
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor.
+
+    >>> w = LogTensor.from_float(torch.eye(2) + 1)
+    >>> (torch.ones(2) @ w).shape
+    torch.Size([2])
+    """
+    input, other = _autocast(input, other)
+    if input.dim() < 2 or other.dim() < 2:  # matrix-vector: views of the codes make matrices of the vectors
+        a = input.unsqueeze(0) if input.dim() == 1 else input
+        b = other.unsqueeze(1) if other.dim() == 1 else other
+        product = _MatMul.apply(a, b)
+        product = product.squeeze(-2) if input.dim() == 1 else product
+        return product.squeeze(-1) if other.dim() == 1 else product
+    return _MatMul.apply(input, other)
+
+
+@implements(torch.Tensor.__rmatmul__)
+def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
+    return matmul(other, input)
+
+
+def _rows(weight: LogTensor, index: Tensor) -> Tensor:
+    """weight[index], decoding only those rows."""
+    if bool(((index < 0) | (index >= weight.shape[0])).any()):
+        raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
+    row, column = weight.stride()
+    positions = index.long().unsqueeze(-1) * row + torch.arange(0, weight.shape[1] * column, column, device=index.device)
+    return weight._storage.decode_at(positions + weight.storage_offset(), weight.dtype)
+
+
+def _conv(n, input, weight, bias, stride, padding, dilation, groups, output_padding=None) -> Tensor:
+    """Bring the arguments of a convolution over n dimensions into the form of aten.convolution."""
+    input, weight, bias = _autocast(input, weight, bias)
+    stride, dilation = _tuple(stride, n), _tuple(dilation, n)
+    if padding == "same":
+        if any(step != 1 for step in stride):
+            raise ValueError(f"padding='same' needs stride 1, got {stride}")
+        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        padding = [t // 2 for t in total]
+        if any(t % 2 for t in total):  # an even kernel: the odd one goes behind
+            input = F.pad(dense(input), [side for t in reversed(total) for side in (0, t % 2)])
+    elif padding == "valid":
+        padding = 0
+    transposed, batched = output_padding is not None, input.dim() == n + 2
+    geometry = (stride, _tuple(padding, n), dilation, transposed, _tuple(output_padding or 0, n), groups)
+    output = _Convolution.apply(input if batched else input.unsqueeze(0), weight, bias, *geometry)
+    return output if batched else output.squeeze(0)
+
+
+def _tuple(value: int | list[int] | tuple[int, ...], n: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n if len(values) == 1 else values

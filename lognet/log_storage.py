@@ -1,0 +1,168 @@
+"""The bits behind LogTensors: byte planes on one ladder, shared by every view of them as a torch storage is."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from .quant.bitpack import pack, pack_codes, unpack, unpack_codes
+from .quant.log_format import LogFormat
+from .quant.random_bits import mix64, random_words
+
+
+class LogStorage:
+    """`count` weights of one ladder, in flat planes.
+
+    Attributes:
+        format: the ladder (bits and base precision).
+        count: number of weights.
+        low, high: uint8 planes of the exponents (see `lognet.quant.bitpack`); `high` is None up to 8 bits.
+        sign: uint8 plane, one bit a weight, 1 for negative.
+        scale: 0-dim float32, the paper's sigma*.
+        keep: None, or a uint8 plane with one bit for every `group` consecutive weights, 0 where these are pruned.
+            The ladder has no zero, so exact zeros (a padding row, a pruned tuple) need a bit of their own.
+        group: weights under one bit of `keep`.
+    """
+
+    def __init__(
+        self,
+        format: LogFormat,
+        count: int,
+        low: Tensor,
+        high: Tensor | None,
+        sign: Tensor,
+        scale: Tensor,
+        keep: Tensor | None = None,
+        group: int = 1,
+    ) -> None:
+        self.format, self.count = format, count
+        self.low, self.high, self.sign, self.scale = low, high, sign, scale
+        self.keep, self.group = keep, group
+
+    @classmethod
+    def from_codes(cls, format: LogFormat, exponent: Tensor, negative: Tensor, scale: Tensor) -> LogStorage:
+        """Pack flat integer rungs and bool signs."""
+        low, high = pack_codes(exponent, format.bits)
+        return cls(format, exponent.numel(), low, high, pack(negative, 1), scale)
+
+    def planes(self) -> dict[str, Tensor]:
+        """The tensors held, by attribute name."""
+        names = ("low", "high", "sign", "scale", "keep")
+        return {name: plane for name in names if (plane := getattr(self, name)) is not None}
+
+    def map(self, function) -> LogStorage:
+        """A new storage with `function` (a clone, a move to another device) applied to every plane."""
+        planes = {name: function(plane) for name, plane in self.planes().items()}
+        return LogStorage(self.format, self.count, **{"high": None, **planes}, group=self.group)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storages that the planes hold."""
+        return sum(plane.untyped_storage().nbytes() for plane in self.planes().values())
+
+    # Reading: flat windows, because planes have byte boundaries only at every eighth weight.
+
+    def exponent(self, start: int = 0, count: int | None = None) -> Tensor:
+        """Rungs of the window as flat int32; `start` must be a multiple of 8."""
+        return unpack_codes(self.low, self.high, self.format.bits, self.count if count is None else count, start)
+
+    def negative(self, start: int = 0, count: int | None = None) -> Tensor:
+        """Signs of the window as flat bool, True for negative; `start` must be a multiple of 8."""
+        return unpack(self.sign[start // 8 :], 1, self.count if count is None else count).bool()
+
+    def kept(self, start: int = 0, count: int | None = None) -> Tensor | None:
+        """False where the weights of the window are pruned to zero; None if none are."""
+        if self.keep is None:
+            return None
+        groups = unpack(self.keep, 1, self.count // self.group).bool()
+        return groups.repeat_interleave(self.group)[start : start + (self.count if count is None else count)]
+
+    def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None, masked: bool = True) -> Tensor:
+        """Values of the window, flat, in `dtype`; with `masked` False, of the codes under the mask too."""
+        values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
+        kept = self.kept(start, count) if masked else None
+        return values if kept is None else values.masked_fill_(~kept, 0)
+
+    def decode_at(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values of the weights at flat positions `index` (int64, any shape), touching no other."""
+        bits = self.format.bits
+        if bits == 8:
+            exponent = self.low[index]
+        elif bits < 8:
+            exponent = _field(self.low, index, bits)
+        else:
+            exponent = self.low[index] + (_field(self.high, index, bits - 8) << 8)
+        values = self.format.decode(exponent, _field(self.sign, index, 1).bool(), self.scale, dtype)
+        if self.keep is not None:
+            values = values.masked_fill_(_field(self.keep, index // self.group, 1) == 0, 0)
+        return values
+
+    # Writing: in place, so that every view sees it.
+
+    def write_codes(self, exponent: Tensor, negative: Tensor) -> None:
+        """Replace all rungs and signs (flat, `count` of each); scale and pruning stay."""
+        low, high = pack_codes(exponent, self.format.bits)
+        self.low.copy_(low)
+        if self.high is not None:
+            self.high.copy_(high)
+        self.sign.copy_(pack(negative, 1))
+
+    def write_values(self, values: Tensor, rounding: str = "nearest", key: int = 0) -> None:
+        """Encode `count` flat floats on this ladder; larger ones saturate at the scale, with a warning."""
+        check_finite(values, "the values written to a LogTensor")
+        magnitude = values.abs()
+        beyond = int((magnitude > self.scale * (1 + self.format.base_precision / 2)).sum())
+        if beyond:
+            warnings.warn(
+                f"{beyond} of {self.count} values exceed scale={float(self.scale):.4g} and saturate there: a LogTensor"
+                " keeps its scale when written in place. For another scale make a new one with LogTensor.from_float",
+                stacklevel=3,
+            )
+        exponent = self.format.encode(magnitude, self.scale, rounding, key)
+        self.write_codes(exponent, signs_of(values, key))
+
+    def copy_(self, other: LogStorage) -> None:
+        """Take over codes, signs, scale and pruning of a storage of the same ladder and count."""
+        if other.format != self.format:
+            raise ValueError(
+                f"cannot copy a LogTensor of {describe(other.format)} into one of {describe(self.format)}: the ladders"
+                " differ. Re-quantise explicitly, with lognet.requantize(model, bits=...) or by copying"
+                " other.dequantize()"
+            )
+        self.keep, self.group = (None if other.keep is None else other.keep.to(self.low.device).clone()), other.group
+        for name, plane in other.planes().items():
+            if name != "keep":
+                getattr(self, name).copy_(plane)
+
+
+def describe(format: LogFormat) -> str:
+    """The ladder in words, for messages."""
+    return f"bits={format.bits}, base_precision={format.base_precision:.4g}"
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Raise ValueError naming `what` if x holds NaN or infinity."""
+    bad = x.numel() - int(torch.isfinite(x).sum())
+    if bad:
+        raise ValueError(f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first")
+
+
+def signs_of(values: Tensor, key: int = 0) -> Tensor:
+    """True where negative; zeros, which the ladder does not have, draw their sign from the stream `key`."""
+    zero = values == 0
+    negative = values < 0
+    if bool(zero.any()):
+        coin = random_words(values.numel(), mix64(key, 1), values.device).view(values.shape) >= 2**31
+        negative = torch.where(zero, coin, negative)
+    return negative
+
+
+def _field(plane: Tensor, index: Tensor, width: int) -> Tensor:
+    """Values number `index` of a packed stream: at most two neighbouring bytes hold each."""
+    bit = index * width
+    byte = bit >> 3
+    after = (byte + 1).clamp_(max=plane.numel() - 1)
+    word = plane[byte].to(torch.int32) + (plane[after].to(torch.int32) << 8)
+    return (word >> (bit & 7).to(torch.int32)) & (2**width - 1)

@@ -1,0 +1,474 @@
+"""LogTensor: a tensor of signs and B-bit exponents that computes like the floats it stands for.
+
+It is to a `LogStorage` what a torch tensor is to its storage: shape, strides and an offset over shared bits. So a
+transpose or a slice costs nothing, stays a LogTensor and writes through; every other operation works on decoded
+values and gives a dense tensor; and an operation in place decodes, computes and encodes again on the same ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_map
+
+from .log_storage import LogStorage, check_finite, signs_of
+from .quant.bitpack import pack
+from .quant.log_format import LogFormat, check_positive, check_rounding
+from .quant.random_bits import key_from_generator
+
+_FUNCTIONS: dict[Callable, Callable] = {}  # torch functions with an implementation of their own (see autograd.py)
+_OPS: dict[Any, Callable] = {}  # aten operations likewise
+
+
+class LogTensor(Tensor):
+    """A tensor whose elements are ``sign * scale * exp(-k * base_precision)``, held in B + 1 bits each.
+
+    Make one with `from_float` or `from_codes`. It reports a floating dtype (the dtype in which it decodes) and is
+    differentiable: its gradients are dense tensors. `torch.nn.Parameter(LogTensor.from_float(x))` is a parameter.
+
+    - Linear, convolution, embedding and matrix products run through `lognet.autograd`, which keeps codes for the
+      backward pass. Views (transpose, slices, reshapes of contiguous tensors) are LogTensors on the same bits. Any
+      other operation decodes and gives a dense tensor.
+    - An in-place write (``copy_``, ``nn.init``, a foreign optimizer) encodes with nearest rounding on the ladder as
+      it is: the scale stays, larger values saturate with a warning. Copying another LogTensor of the same ladder
+      takes over its codes and scale exactly; of another ladder, it raises ValueError.
+
+    Source: Bernstein et al. 2020, section 4.1 (`bits` is B, `scale` is sigma*, `base_precision` is eta_0).
+
+    >>> w = LogTensor.from_float(torch.tensor([1.0, -0.5, 0.3]), bits=8)
+    >>> w.exponent.tolist(), w.signs.tolist()
+    ([0, 32, 56], [1, -1, 1])
+    >>> w.dequantize()
+    tensor([ 1.0000, -0.5000,  0.2973])
+    """
+
+    _storage: LogStorage
+
+    @staticmethod
+    def __new__(
+        cls,
+        storage: LogStorage,
+        size: torch.Size | tuple[int, ...],
+        *,
+        stride: tuple[int, ...] | None = None,
+        offset: int = 0,
+        dtype: torch.dtype = torch.float32,
+        requires_grad: bool = False,
+    ) -> LogTensor:
+        self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            size,
+            strides=_contiguous_strides(size) if stride is None else stride,
+            storage_offset=offset,
+            dtype=dtype,
+            device=storage.low.device,
+            requires_grad=requires_grad,
+        )
+        self._storage = storage
+        return self
+
+    # Making one
+
+    @staticmethod
+    def from_float(
+        x: Tensor,
+        bits: int = 8,
+        base_precision: float | None = None,
+        scale: float | Tensor | None = None,
+        rounding: str = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> LogTensor:
+        """Quantise a floating tensor onto a ladder.
+
+        Args:
+            x: floating tensor, any shape; it is not changed and no gradient flows to it.
+            bits: B, bits of the exponent, 2 to 16 (the sign is one more).
+            base_precision: eta_0, rung spacing in nats. Default: ln 2 / 2^(bits - 3), which spans 8 octaves
+                (7 at 3 bits, 6 at 2).
+            scale: sigma*, the magnitude of rung 0. Default: max |x|. Larger values saturate at rung 0, values below
+                the ladder at the last rung.
+            rounding: "nearest" rung in log space, or "stochastic": floor(k + u), so that E[k] is exact.
+            generator: source of the random bits of stochastic rounding and of the signs of zeros. Default: torch's
+                default generator for stochastic rounding; a fixed seed for zeros under nearest rounding.
+
+        Returns:
+            A LogTensor of x's shape, dtype and device, contiguous. Zeros stand on the last rung with a random sign.
+
+        Raises:
+            TypeError: x is not a floating tensor, bits not an int.
+            ValueError: NaN or infinity in x; bits, base_precision or scale out of bounds; all of x zero and no scale.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise TypeError(f"x must have a floating dtype, got {x.dtype}; convert it first, for example x.float()")
+        ladder = LogFormat(bits, base_precision)  # type: ignore[arg-type]
+        check_rounding(rounding)
+        values = (x.dequantize() if isinstance(x, LogTensor) else x).detach().reshape(-1)
+        check_finite(values, "x")
+        top = _scale_tensor(ladder, _largest(values) if scale is None else scale, values.device)
+        key = 0 if generator is None and rounding == "nearest" else key_from_generator(generator)
+        exponent = ladder.encode(values.abs(), top, rounding, key)
+        storage = LogStorage.from_codes(ladder, exponent, signs_of(values, key), top)
+        return LogTensor(storage, x.shape, dtype=x.dtype)
+
+    @staticmethod
+    def from_codes(
+        exponent: Tensor,
+        signs: Tensor,
+        bits: int,
+        scale: float | Tensor,
+        base_precision: float | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> LogTensor:
+        """Build a LogTensor from its rungs (integers in 0 .. 2^bits - 1) and signs (+1 or -1) of one shape.
+
+        Raises:
+            ValueError: shapes differ, a rung is off the ladder, a sign is not +-1; bits, scale or base_precision out
+                of bounds.
+
+        >>> LogTensor.from_codes(torch.tensor([0, 1]), torch.tensor([1, -1]), bits=3, scale=2.0).dequantize()
+        tensor([ 2., -1.])
+        """
+        ladder = LogFormat(bits, base_precision)  # type: ignore[arg-type]
+        if exponent.shape != signs.shape:
+            raise ValueError(f"exponent and signs must have one shape, got {exponent.shape} and {signs.shape}")
+        if exponent.is_floating_point() or exponent.is_complex():
+            raise TypeError(f"exponent must have an integer dtype, got {exponent.dtype}")
+        if bool(((exponent < 0) | (exponent > ladder.last_rung)).any()):
+            raise ValueError(f"exponent must lie in 0 .. {ladder.last_rung} at bits={bits}")
+        if bool((signs.abs() != 1).any()):
+            raise ValueError("signs must be +1 or -1")
+        top = _scale_tensor(ladder, scale, exponent.device)
+        storage = LogStorage.from_codes(ladder, exponent.reshape(-1), (signs < 0).reshape(-1), top)
+        return LogTensor(storage, exponent.shape, dtype=dtype)
+
+    # Reading it
+
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The dense tensor of decoded values, in `dtype` (default: the reported dtype). Differentiable."""
+        return _Dequantize.apply(self, self.dtype if dtype is None else dtype)
+
+    @property
+    def format(self) -> LogFormat:
+        """The ladder: bits and base precision."""
+        return self._storage.format
+
+    @property
+    def bits(self) -> int:
+        """B, bits of the exponent."""
+        return self._storage.format.bits
+
+    @property
+    def base_precision(self) -> float:
+        """eta_0, the spacing of the rungs in natural-log units."""
+        return self._storage.format.base_precision
+
+    @property
+    def scale(self) -> Tensor:
+        """sigma*, the magnitude of rung 0: a 0-dim float32 tensor."""
+        return self._storage.scale
+
+    @property
+    def exponent(self) -> Tensor:
+        """The rungs k, unpacked: int32, 0 .. 2^bits - 1, of this tensor's shape."""
+        return _strided(self, self._storage.exponent)
+
+    @property
+    def signs(self) -> Tensor:
+        """The signs, unpacked: int8, +1 or -1, of this tensor's shape."""
+        return 1 - 2 * self.codes()[1].to(torch.int8)
+
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """Rungs (int32) and negative signs (bool), unpacked, of this tensor's shape: what `write_codes_` takes."""
+        return self.exponent, _strided(self, self._storage.negative)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """False where a weight is pruned to exactly zero (of this tensor's shape); None if none is."""
+        return None if self._storage.keep is None else _strided(self, self._storage.kept)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes really held by codes, signs, scale and mask, shared with all views of them."""
+        return self._storage.nbytes
+
+    # Writing it
+
+    @torch.no_grad()
+    def write_codes_(self, exponent: Tensor, signs: Tensor) -> LogTensor:
+        """Replace rungs and signs in place, without checks: what an optimizer does at each step.
+
+        Args:
+            exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
+            signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
+        """
+        if not _owns_all(self):
+            raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
+        negative = signs if signs.dtype == torch.bool else signs < 0
+        self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
+        torch.autograd.graph.increment_version(self)  # so that a stale backward pass raises, as for any tensor
+        return self
+
+    @torch.no_grad()
+    def set_mask_(self, mask: Tensor | None) -> LogTensor:
+        """Make weights exactly zero, and keep them so under Madam: the ladder has no zero of its own.
+
+        Args:
+            mask: bool, False where the weight is zero; None takes the mask away and the codes come back. Its shape
+                is this tensor's, with trailing dimensions of 1 where one bit stands for a whole slice: (N, 1) masks
+                the rows of an (N, D) weight in N bits.
+        """
+        if not _owns_all(self):
+            raise ValueError("set_mask_ needs a whole LogTensor, not a view of a part of one")
+        if mask is None:
+            self._storage.keep, self._storage.group = None, 1
+            return self
+        trailing = next((d for d in range(self.dim()) if mask.shape[d:].numel() == 1), self.dim())
+        if mask.dtype != torch.bool or mask.shape[:trailing] != self.shape[:trailing] or mask.dim() != self.dim():
+            raise ValueError(
+                f"mask must be a bool tensor of shape {tuple(self.shape)}, or with trailing dimensions of 1,"
+                f" got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        self._storage.keep, self._storage.group = pack(mask.reshape(-1), 1), self.shape[trailing:].numel()
+        torch.autograd.graph.increment_version(self)
+        return self
+
+    # Being a tensor
+
+    def __repr__(self, *, tensor_contents: object = None) -> str:
+        values = repr(self.detach().dequantize()).removeprefix("tensor(").removesuffix(")")
+        extra = ", requires_grad=True" if self.requires_grad else ""
+        return f"LogTensor({values}, bits={self.bits}, base_precision={self.base_precision:.4g}{extra})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        return [f"_{name}" for name in self._storage.planes()], (
+            self._storage.format,
+            self._storage.count,
+            self._storage.group,
+            self.storage_offset(),
+            self.dtype,
+        )
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, Tensor], context: Any, size: Any, stride: Any) -> LogTensor:
+        format, count, group, offset, dtype = context
+        planes = {"high": None, **{name[1:]: plane for name, plane in inner.items()}}
+        storage = LogStorage(format, count, **planes, group=group)
+        return LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype)
+
+    # The planes by name, for __tensor_flatten__.
+    _low = property(lambda self: self._storage.low)
+    _high = property(lambda self: self._storage.high)
+    _sign = property(lambda self: self._storage.sign)
+    _scale = property(lambda self: self._storage.scale)
+    _keep = property(lambda self: self._storage.keep)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        handler = _FUNCTIONS.get(func)
+        if handler is not None:
+            return handler(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        handler = _OPS.get(func)
+        if handler is not None:
+            return handler(func, *args, **kwargs)
+        if func.is_view:
+            return _view(func, *args, **kwargs)
+        return _decoded(func, args, kwargs)
+
+
+class _Dequantize(torch.autograd.Function):
+    """Decoding, whose derivative with respect to the values is the identity; it saves nothing."""
+
+    @staticmethod
+    def forward(weight: LogTensor, dtype: torch.dtype) -> Tensor:
+        return decode(weight, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.to(ctx.dtype), None
+
+
+def implements(*functions: Callable) -> Callable[[Callable], Callable]:
+    """Register an implementation of torch functions for arguments among which is a LogTensor."""
+
+    def register(implementation: Callable) -> Callable:
+        _FUNCTIONS.update(dict.fromkeys(functions, implementation))
+        return implementation
+
+    return register
+
+
+def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The values of a LogTensor below autograd: `dequantize` without the graph."""
+    dtype = weight.dtype if dtype is None else dtype
+    return _strided(weight, lambda start=0, count=None: weight._storage.decode(dtype, start, count))
+
+
+# Layout: what part of the storage a LogTensor covers, as for any strided tensor.
+
+
+def _contiguous_strides(size: torch.Size | tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for length in reversed(size):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+def _owns_all(x: LogTensor) -> bool:
+    return x.numel() == x._storage.count and x.storage_offset() == 0 and x.is_contiguous()
+
+
+def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
+    """Read the window of flat weights that x covers, then arrange it in x's shape (contiguous)."""
+    if _owns_all(x):
+        return read().view(x.shape)
+    if x.numel() == 0:
+        return read(0, 0).view(x.shape)
+    first = x.storage_offset()
+    last = first + sum((length - 1) * step for length, step in zip(x.shape, x.stride(), strict=True))
+    start = first // 8 * 8  # planes have byte boundaries at every eighth weight
+    window = read(start, last + 1 - start)
+    return window.as_strided(x.shape, x.stride(), first - start).contiguous()
+
+
+def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -> LogTensor:
+    """x's layout over another storage of the same count."""
+    return LogTensor(storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=dtype or x.dtype)
+
+
+def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
+    """A contiguous copy that owns its bits."""
+    move = lambda plane: plane.to(device=device, copy=True)  # noqa: E731
+    if _owns_all(x):
+        return _like(x, x._storage.map(move), dtype)
+    storage = LogStorage.from_codes(x.format, x.exponent.reshape(-1), (x.signs < 0).reshape(-1), x.scale)
+    result = LogTensor(storage.map(move), x.shape, dtype=dtype or x.dtype)
+    return result if x.mask is None else result.set_mask_(x.mask.to(result.device))
+
+
+def _write(x: LogTensor, values: Tensor) -> None:
+    """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
+    if not _owns_all(x):  # float64 tells every rung from its neighbours: the weights outside x keep their codes
+        flat = x._storage.decode(torch.float64, masked=False)
+        flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
+        values = flat
+    x._storage.write_values(values.reshape(-1))
+
+
+# Operations of aten: a few of our own, views by their effect on a layout, all others on decoded values.
+
+
+def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout."""
+    layout = torch.empty(x._storage.count, device="meta").as_strided(x.shape, x.stride(), x.storage_offset())
+
+    def view(of: Tensor) -> LogTensor:
+        return LogTensor(x._storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
+
+    return tree_map(view, func(layout, *args, **kwargs))
+
+
+def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run `func` on dense stand-ins; those that it wrote to are encoded back."""
+    dense: dict[int, Tensor] = {}
+
+    def stand_in(x: Any) -> Any:
+        return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
+
+    result = func(*tree_map(stand_in, args), **tree_map(stand_in, kwargs))
+    written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
+    for x in written:
+        _write(x, dense[id(x)])
+    originals = {id(dense[id(x)]): x for x in written}
+    return tree_map(lambda out: originals.get(id(out), out), result) if written else result
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The arguments that the operation's schema says it changes."""
+    specs = func._schema.arguments
+    changed = {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
+    return [args[i] if i < len(args) else kwargs.get(name) for name, i in changed.items()]
+
+
+def _op(*ops: Any) -> Callable[[Callable], Callable]:
+    def register(implementation: Callable) -> Callable:
+        _OPS.update(dict.fromkeys(ops, implementation))
+        return implementation
+
+    return register
+
+
+aten = torch.ops.aten
+
+
+@_op(aten.detach.default, aten.alias.default)
+def _detach(func: Any, x: LogTensor) -> LogTensor:
+    return _like(x, x._storage)
+
+
+@_op(aten.clone.default)
+def _clone(func: Any, x: LogTensor, *, memory_format: Any = None) -> LogTensor:
+    return _compact(x)
+
+
+@_op(aten._to_copy.default)
+def _to_copy(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
+    """A new floating dtype is only reported, and a device moves the planes: the codes never change."""
+    if dtype is None or dtype.is_floating_point:
+        return _compact(x, dtype, device)
+    return decode(x).to(dtype=dtype, device=device)
+
+
+@_op(aten.empty_like.default)
+def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
+    """Storage for a copy (`to_empty`, sharding): a LogTensor of the same ladder, its codes not yet written."""
+    if dtype is not None and not dtype.is_floating_point:
+        return torch.empty(x.shape, dtype=dtype, device=device or x.device)
+    return _compact(x, dtype, device)
+
+
+@_op(aten.copy_.default)
+def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
+    if not isinstance(x, LogTensor):
+        x.copy_(decode(source))  # type: ignore[arg-type]
+    elif isinstance(source, LogTensor) and _owns_all(x) and _owns_all(source) and x.shape == source.shape:
+        x._storage.copy_(source._storage)
+    else:
+        values = decode(source, torch.float64) if isinstance(source, LogTensor) else source
+        _write(x, values.to(device=x.device).expand(x.shape))
+    return x
+
+
+def _largest(values: Tensor) -> float:
+    if values.numel() == 0:
+        return 1.0
+    largest = float(values.abs().max())
+    if largest == 0:
+        raise ValueError(
+            "x is all zeros, from which no scale can be taken; give scale= (the magnitude of the top rung)"
+        )
+    return largest
+
+
+def _scale_tensor(ladder: LogFormat, scale: float | Tensor, device: torch.device) -> Tensor:
+    if isinstance(scale, Tensor):
+        if scale.numel() != 1:
+            raise ValueError(f"scale must be one number for the whole tensor, got shape {tuple(scale.shape)}")
+        scale = float(scale)
+    return torch.tensor(ladder.check_scale(check_positive("scale", scale)), dtype=torch.float32, device=device)

@@ -1,0 +1,283 @@
+"""Whole models: wrap float parameters as LogTensors, change their width, and turn them back."""
+
+from __future__ import annotations
+
+import fnmatch
+import gc
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from .log_storage import check_finite
+from .log_tensor import LogTensor
+from .quant.log_format import LogFormat, check_positive, typical_magnitude
+from .quant.random_bits import mix64, random_words
+
+Pattern = str | type[nn.Module]
+INITS = ("quantize", "uniform")
+
+
+def wrap(
+    model: nn.Module,
+    bits: int = 8,
+    *,
+    base_precision: float | None = None,
+    p_scale: float = 3.0,
+    init: str = "quantize",
+    include: Pattern | Iterable[Pattern] | None = None,
+    exclude: Pattern | Iterable[Pattern] | None = None,
+    bits_for: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Make every floating parameter of a model a LogTensor parameter, in place, and return the model.
+
+    Wrap before making the optimizer. Every layer gets the same width, output layer, biases and norms included,
+    unless told otherwise. Tied parameters stay tied and ``requires_grad`` stays; buffers are left alone.
+
+    Args:
+        model: any module.
+        bits: B, bits of the exponent, 2 to 16.
+        base_precision: eta_0 for all parameters, in nats. Default: eight octaves at each parameter's width.
+        p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, sigma its root mean square, so that a
+            trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1.
+        init: "quantize" rounds the present values to their nearest rungs; "uniform" is the paper's start, rungs
+            uniform on the ladder below sigma* = p_scale * sigma with random signs.
+        include, exclude: fnmatch patterns or module classes, one or several. A pattern holds for a parameter whose
+            qualified name it matches (``"layers.0.weight"``, ``"*.bias"``) and for all parameters below a module that
+            it matches (``"encoder"``); a class, for all parameters below its instances. `exclude` wins.
+        bits_for: widths for parameters matched by patterns, ``{"*.bias": 12}``; the first pattern that matches holds.
+        seed: of the signs of zeros and of ``init="uniform"``.
+
+    Raises:
+        ValueError: NaN or infinity in a parameter, a parameter that is wrapped already or not yet initialised, a
+            pattern that matches nothing, tied parameters told to have two widths, `Embedding(sparse=True)`, an
+            argument out of bounds. Nothing is changed then.
+        TypeError: a complex parameter or an argument of the wrong type.
+
+    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row. A warning says
+    if an optimizer already holds parameters of the model: it would go on moving the old ones.
+
+    Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
+
+    >>> model = wrap(nn.Linear(4, 2), bits=8)
+    >>> type(model.weight).__name__, model.weight.bits
+    ('LogTensor', 8)
+    """
+    ladder = _Ladders(bits, base_precision, dict(bits_for or {}))
+    check_positive("p_scale", p_scale)
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, got {seed!r}")
+    slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
+    _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
+    chosen = [s for s in slots if (include is None or _matches(model, s, include)) and not _matches(model, s, exclude)]
+    made: dict[int, nn.Parameter] = {}
+    widths: dict[int, tuple[str, LogFormat]] = {}
+    for index, slot in enumerate(chosen):
+        _check_parameter(model, slot)
+        key, format = id(slot.tensor), ladder.format_of(model, slot)
+        first, known = widths.setdefault(key, (slot.name, format))
+        if known != format:
+            raise ValueError(
+                f"{slot.name} and {first} are one tied parameter, but bits_for gives them {format.bits} and {known.bits} bits"
+            )
+        if key not in made:
+            tensor = _quantized(slot, format, p_scale, init, mix64(seed, index))
+            _mask_padding(model, slot, tensor)
+            made[key] = _parameter_like(slot.tensor, tensor)
+    _replace(model, chosen, made)
+    return model
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Turn every LogTensor parameter of a model back into a float parameter, in place, and return the model.
+
+    The values are those that the LogTensors stood for, in the dtype that they reported. Make a new optimizer.
+
+    Raises:
+        ValueError: the model has no LogTensor parameter.
+
+    >>> type(unwrap(wrap(nn.Linear(4, 2))).weight).__name__
+    'Parameter'
+    """
+    slots = _wrapped_slots(model)
+    made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}  # type: ignore[attr-defined]
+    _replace(model, slots, made)
+    return model
+
+
+def requantize(
+    model: nn.Module,
+    bits: int,
+    *,
+    base_precision: float | None = None,
+    include: Pattern | Iterable[Pattern] | None = None,
+    exclude: Pattern | Iterable[Pattern] | None = None,
+) -> nn.Module:
+    """Move the LogTensor parameters of a model to another width, in place, and return the model.
+
+    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder. Make a new
+    optimizer afterwards. Arguments and errors are those of `wrap`.
+
+    >>> requantize(wrap(nn.Linear(4, 2), bits=12), bits=8).weight.bits
+    8
+    """
+    format = LogFormat(bits, base_precision)  # type: ignore[arg-type]
+    slots = _wrapped_slots(model)
+    _check_patterns(model, slots, {"include": include, "exclude": exclude})
+    chosen = [s for s in slots if (include is None or _matches(model, s, include)) and not _matches(model, s, exclude)]
+    made = {}
+    for slot in chosen:
+        old = slot.tensor
+        assert isinstance(old, LogTensor)
+        if id(old) in made:
+            continue
+        exponent, negative = old.codes()
+        magnitude = old.format.decode(exponent, torch.zeros_like(negative), old.scale, torch.float64)
+        k = format.encode(magnitude, old.scale)
+        new = LogTensor.from_codes(k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype)
+        made[id(old)] = _parameter_like(old, new.set_mask_(old.mask) if old.mask is not None else new)
+    _replace(model, chosen, made)
+    return model
+
+
+@dataclass
+class _Slot:
+    """A place in a module that holds a parameter; tied parameters have several."""
+
+    name: str
+    owner: nn.Module
+    attribute: str
+    tensor: Tensor
+
+
+@dataclass
+class _Ladders:
+    """Which width a parameter gets."""
+
+    bits: int
+    base_precision: float | None
+    bits_for: dict[str, int]
+
+    def __post_init__(self) -> None:
+        for width in (self.bits, *self.bits_for.values()):
+            LogFormat(width, self.base_precision)  # type: ignore[arg-type]
+
+    def format_of(self, model: nn.Module, slot: _Slot) -> LogFormat:
+        width = next((w for pattern, w in self.bits_for.items() if _matches(model, slot, pattern)), self.bits)
+        return LogFormat(width, self.base_precision)  # type: ignore[arg-type]
+
+
+def _slots(model: nn.Module) -> Iterator[_Slot]:
+    for path, module in model.named_modules():
+        for attribute, tensor in module._parameters.items():
+            if tensor is not None:
+                yield _Slot(f"{path}.{attribute}" if path else attribute, module, attribute, tensor)
+
+
+def _wrapped_slots(model: nn.Module) -> list[_Slot]:
+    slots = [slot for slot in _slots(model) if isinstance(slot.tensor, LogTensor)]
+    if not slots:
+        raise ValueError(f"{type(model).__name__} has no LogTensor parameters; wrap it first with lognet.wrap(model)")
+    return slots
+
+
+def _listed(patterns: Pattern | Iterable[Pattern] | None) -> list[Pattern]:
+    if patterns is None:
+        return []
+    return [patterns] if isinstance(patterns, (str, type)) else list(patterns)
+
+
+def _matches(model: nn.Module, slot: _Slot, patterns: Pattern | Iterable[Pattern] | None) -> bool:
+    path = slot.name.split(".")
+    names = [".".join(path[:n]) for n in range(1, len(path) + 1)]  # the modules above it, then the parameter itself
+    for pattern in _listed(patterns):
+        if isinstance(pattern, str):
+            if any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                return True
+        elif any(isinstance(model.get_submodule(name), pattern) for name in ["", *names[:-1]]):
+            return True
+    return False
+
+
+def _check_patterns(model: nn.Module, slots: list[_Slot], arguments: Mapping[str, object]) -> None:
+    for argument, patterns in arguments.items():
+        for pattern in _listed(patterns):  # type: ignore[arg-type]
+            if not isinstance(pattern, str) and not (isinstance(pattern, type) and issubclass(pattern, nn.Module)):
+                raise TypeError(f"{argument} takes fnmatch patterns and torch.nn.Module classes, got {pattern!r}")
+            if not any(_matches(model, slot, pattern) for slot in slots):
+                shown = pattern if isinstance(pattern, str) else pattern.__name__
+                some = ", ".join(slot.name for slot in slots[:5])
+                raise ValueError(f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}")
+
+
+def _check_parameter(model: nn.Module, slot: _Slot) -> None:
+    name, tensor = slot.name, slot.tensor
+    if isinstance(tensor, LogTensor):
+        raise ValueError(f"{name} is wrapped already; to change its width use lognet.requantize(model, bits=...)")
+    if isinstance(tensor, UninitializedParameter):
+        raise ValueError(f"{name} is not initialised yet; run the lazy module once on a sample before wrapping it")
+    if tensor.is_complex():
+        raise TypeError(f"{name} is complex ({tensor.dtype}); a ladder holds real numbers. Leave it out with exclude=")
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on the meta device and has no values to quantise; materialise the model first")
+    if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) and slot.owner.sparse:
+        raise ValueError(f"{name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False")
+    check_finite(tensor.detach(), f"parameter {name}")
+
+
+def _quantized(slot: _Slot, format: LogFormat, p_scale: float, init: str, key: int) -> LogTensor:
+    x = slot.tensor.detach()
+    sigma_star = p_scale * typical_magnitude(x)
+    generator = torch.Generator(device=x.device).manual_seed(key & (2**63 - 1))
+    try:
+        if init == "uniform":
+            words = random_words(2 * x.numel(), key, x.device).view(2, *x.shape)
+            exponent, signs = words[0] % (format.last_rung + 1), 1 - 2 * (words[1] & 1)
+            return LogTensor.from_codes(exponent, signs, format.bits, sigma_star, format.base_precision, x.dtype)
+        largest = float(x.abs().max()) if x.numel() else 0.0
+        scale = max(sigma_star, largest)
+        return LogTensor.from_float(x, format.bits, format.base_precision, scale, generator=generator)
+    except ValueError as error:
+        raise ValueError(f"parameter {slot.name}: {error}") from None
+
+
+def _mask_padding(model: nn.Module, slot: _Slot, tensor: LogTensor) -> None:
+    """Keep the zero padding row of an embedding zero, also where the embedding shares its weight with a linear."""
+    for other in _slots(model):
+        if other.tensor is slot.tensor and isinstance(other.owner, (nn.Embedding, nn.EmbeddingBag)):
+            padding = other.owner.padding_idx
+            if padding is not None and not bool(slot.tensor.detach()[padding].any()):
+                mask = torch.ones(tensor.shape[0], 1, dtype=torch.bool, device=tensor.device)
+                mask[padding] = False
+                tensor.set_mask_(mask)
+
+
+def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:
+    parameter = nn.Parameter(new, requires_grad=old.requires_grad)
+    parameter.grad = old.grad
+    return parameter
+
+
+def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter]) -> None:
+    _warn_of_optimizers({id(slot.tensor) for slot in slots})
+    for slot in slots:  # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
+        setattr(slot.owner, slot.attribute, made[id(slot.tensor)])
+
+
+def _warn_of_optimizers(replaced: set[int]) -> None:
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), torch.optim.Optimizer) and any(
+            id(p) in replaced for group in getattr(candidate, "param_groups", []) for p in group["params"]
+        ):
+            warnings.warn(
+                f"a {type(candidate).__name__} optimizer holds parameters that were just replaced and would go on moving"
+                " the old ones; make the optimizer after lognet.wrap, unwrap or requantize",
+                stacklevel=4,
+            )
+            return

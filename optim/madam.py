@@ -1,0 +1,286 @@
+"""Madam: the multiplicative optimizer, for LogTensor and float parameters alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..log_tensor import LogTensor
+from ..quant.log_format import check_rounding, typical_magnitude
+from ..quant.random_bits import mix64, uniform
+from .update import direction, second_moment, step_codes, step_floats
+
+
+class Madam(Optimizer):
+    r"""Multiplicative adaptive moments: weights move up and down in log space.
+
+    .. math::
+        \bar g^2 &\leftarrow \beta \bar g^2 + (1-\beta) g^2, \qquad \hat g^2 = \bar g^2 / (1 - \beta^t) \\
+        r &\leftarrow \mathrm{clamp}(g / \hat g,\; \pm \eta^*/\eta) \\
+        W &\leftarrow \mathrm{clamp}(W \exp(-\eta\, \mathrm{sign}(W)\, r),\; \pm\sigma^*)
+            && \text{float parameters (Algorithm 1)} \\
+        k &\leftarrow \mathrm{clamp}(k + \mathrm{round}(r \eta/\eta_0)\, \mathrm{sign}(W),\; 0,\; 2^B - 1)
+            && \text{LogTensor parameters (section 4.1)}
+
+    Float and LogTensor parameters mix freely. A LogTensor's integers are moved directly: no float copy of it
+    outlives a step. Its `scale` is sigma* and its `base_precision` eta_0. Learning rates are never scheduled here;
+    use `torch.optim.lr_scheduler` (the paper's decay towards eta_0 is ``ReduceLROnPlateau(min_lr=eta_0)``).
+
+    Args:
+        params: parameters or parameter groups, named or not, as for any torch optimizer.
+        lr: eta, the typical relative change of a weight in one step; a float or a 1-element tensor.
+        p_scale: sigma* in units of sigma, for float parameters: these are clamped to ``p_scale * sigma``, where sigma
+            is their root mean square before the first update (0.1 for all-zero ones). Ignored by LogTensors.
+        g_bound: eta*/eta, the largest step in units of lr.
+        beta: averaging constant of the second moment.
+        momentum: averaging constant of the gradient itself; 0 (the paper) keeps no such state.
+        sign_crossing: let a weight that is pushed below the lowest rung (for floats: sigma* / 256) flip its sign and
+            stay on that rung. False freezes the signs, as in the paper.
+        rounding: of moves to whole rungs: "stochastic", or "nearest" as in the paper, under which moves below half
+            a rung are lost (a warning says so once when lr < eta_0 / 2).
+        bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
+            prints none.
+        state_bits: bits of the optimizer state per number; 32 is the only width so far.
+        maximize: ascend instead of descend.
+        seed: of stochastic rounding. The random bits depend on (seed, step, parameter index, element index) only, so
+            replicas and resumed runs agree.
+        weight_decay: refused unless 0: Madam regularises by sigma*.
+
+    Raises:
+        ValueError: an argument out of bounds, a non-zero `weight_decay`, a tensor `lr` of more than one element.
+        TypeError: a parameter that is not floating-point.
+
+    A parameter whose gradient holds NaN or infinity is left alone for that step, with one warning. Entries with zero
+    gradient do not move. A weight of exactly zero, which no multiplication would move, starts from the lowest rung
+    on the side where its gradient sends it.
+
+    Differences from the paper are in the defaults only: bias correction, sign crossing and stochastic rounding;
+    `Madam.paper` has none of them but the first, which it takes as an option.
+
+    Source: Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates",
+    Algorithm 1 (eta = `lr`, eta* = `lr * g_bound`, sigma* = `p_scale` * sigma, beta = `beta`) and section 4.1.
+
+    >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
+    >>> optimizer = Madam([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> bool((w.abs() < torch.tensor([1.0, 0.5])).all())
+    True
+    """
+
+    _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 0.01,
+        p_scale: float = 3.0,
+        g_bound: float = 8.0,
+        *,
+        beta: float = 0.999,
+        momentum: float = 0.0,
+        sign_crossing: bool = True,
+        rounding: str = "stochastic",
+        bias_correction: bool = True,
+        state_bits: int = 32,
+        maximize: bool = False,
+        seed: int = 0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "p_scale": p_scale,
+            "g_bound": g_bound,
+            "beta": beta,
+            "momentum": momentum,
+            "sign_crossing": sign_crossing,
+            "rounding": rounding,
+            "bias_correction": bias_correction,
+            "state_bits": state_bits,
+            "maximize": maximize,
+            "seed": seed,
+        }
+        _check_hyperparameters({**defaults, "weight_decay": weight_decay})
+        super().__init__(params, defaults)
+
+    @classmethod
+    def paper(
+        cls,
+        params: Iterable[Any],
+        lr: float | Tensor = 0.01,
+        p_scale: float = 3.0,
+        g_bound: float = 8.0,
+        beta: float = 0.999,
+        **kwargs: Any,
+    ) -> Madam:
+        """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
+        momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
+        """
+        fixed = {"sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
+        for name in fixed.keys() & kwargs.keys():
+            raise TypeError(f"Madam.paper fixes {name}={fixed[name]!r}; use Madam(..., {name}=...) to choose it")
+        return cls(params, lr, p_scale, g_bound, beta=beta, **fixed, **kwargs)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
+        _check_hyperparameters({**self.defaults, **param_group})
+        params = param_group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        for p in (p[1] if isinstance(p, tuple) else p for p in params):
+            if isinstance(p, Tensor) and not p.is_floating_point():
+                raise TypeError(f"Madam moves real floating-point parameters only, got one of {p.dtype}")
+        super().add_param_group({**param_group, "params": params})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
+                group.setdefault(name, value)
+        for values in self.state.values():
+            if "step" in values and not isinstance(values["step"], Tensor):
+                values["step"] = torch.tensor(float(values["step"]))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it."""
+        loaded: dict[str, Any] = {}
+        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))  # after users' hooks
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+        indices = [i for group in loaded["param_groups"] for i in group["params"]]
+        for p, index in zip(self._parameters(), indices, strict=True):
+            for name, value in loaded["state"].get(index, {}).items():
+                if isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
+                    self.state[p][name] = value.to(p.device, copy=True)
+
+    @overload
+    def step(self, closure: None = ...) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Perform one step.
+
+        Args:
+            closure: re-evaluates the model and returns the loss, which is returned.
+
+        Raises:
+            RuntimeError: a sparse gradient; nothing has moved then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
+            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
+        index = 0
+        for group in self.param_groups:
+            lr = float(group["lr"])
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._step_parameter(p, index, lr, group)
+                index += 1
+        return loss
+
+    def _parameters(self) -> Iterable[Tensor]:
+        return (p for group in self.param_groups for p in group["params"])
+
+    def _step_parameter(self, p: Tensor, index: int, lr: float, group: dict[str, Any]) -> None:
+        compute = torch.float64 if p.dtype == torch.float64 else torch.float32
+        grad = p.grad.detach().to(compute)  # type: ignore[union-attr]
+        if not bool(torch.isfinite(grad).all()):
+            self._warn_once(
+                "non-finite",
+                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN or infinity; its step is skipped"
+                " (so will be later ones, without a further warning)",
+            )
+            return
+        if group["maximize"]:
+            grad = -grad
+        if isinstance(p, LogTensor) and p.mask is not None:
+            grad = grad * p.mask
+        state = self._state_of(p, grad, group)
+        state["step"] += 1
+        step = int(state["step"])
+        second_moment(state["exp_avg_sq"], grad, group["beta"])
+        correct = group["bias_correction"]
+        if group["momentum"]:
+            grad = state["exp_avg"].lerp_(grad, 1 - group["momentum"])
+            grad = grad / (1 - group["momentum"] ** step) if correct else grad
+        r = direction(grad, state["exp_avg_sq"], group["g_bound"], 1 - group["beta"] ** step if correct else 1.0)
+        if isinstance(p, LogTensor):
+            self._step_log(p, r, index, step, lr, group)
+        else:
+            sigma_star = group["p_scale"] * float(state["sigma"])
+            p.copy_(step_floats(p.to(compute), r, lr, sigma_star, group["sign_crossing"]))
+
+    def _step_log(self, p: LogTensor, r: Tensor, index: int, step: int, lr: float, group: dict[str, Any]) -> None:
+        u = None
+        if group["rounding"] == "stochastic":
+            u = uniform(r.numel(), mix64(group["seed"], step, index), r.dtype, r.device).view(r.shape)
+        elif 0 < lr < p.base_precision / 2:
+            self._warn_once(
+                "frozen",
+                f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
+                " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
+                " it (ReduceLROnPlateau(min_lr=base_precision))",
+            )
+        moved = step_codes(*p.codes(), r, lr / p.base_precision, p.format.last_rung, group["sign_crossing"], u)
+        p.write_codes_(moved.exponent, moved.negative)
+        self.state[p]["counts"] += moved.counts
+
+    def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter, made at its first step: nothing depends on its value before that.
+
+        step; exp_avg_sq (g2bar); exp_avg with momentum; sigma for floats; for LogTensors `counts`, the totals of
+        weights with a gradient, of their moves rounded to nothing, and of sign crossings.
+        """
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg_sq"] = torch.zeros_like(grad)
+            if isinstance(p, LogTensor):
+                state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
+            else:
+                state["sigma"] = torch.tensor(typical_magnitude(p), dtype=torch.float64)
+        if group["momentum"] and "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(grad)
+        return state
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned |= {kind}
+            warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+def _check_hyperparameters(group: dict[str, Any]) -> None:
+    """Raise ValueError naming the first hyperparameter out of bounds."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
+    _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")
+    _require(group, "g_bound", group["g_bound"] > 0, "positive")
+    _require(group, "beta", 0 <= group["beta"] < 1, "in [0, 1)")
+    _require(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
+    check_rounding(group["rounding"])
+    _require(group, "state_bits", group["state_bits"] == 32, "32, the only width so far")
+    if not isinstance(group["seed"], int):
+        raise TypeError(f"seed must be an int, got {group['seed']!r}")
+    if group.get("weight_decay"):
+        raise ValueError(
+            f"Madam has no weight_decay (got {group['weight_decay']}): weights are bounded by sigma* instead. Lower"
+            " p_scale (in Madam for float parameters, in lognet.wrap for LogTensors) to regularise more"
+        )
+
+
+def _require(group: dict[str, Any], name: str, holds: bool, bounds: str) -> None:
+    value = float(group[name])
+    if not holds or value != value or (value == float("inf") and name != "g_bound"):
+        raise ValueError(f"{name} must be {bounds}, got {group[name]}")

@@ -1,0 +1,89 @@
+"""The update rule as pure functions of tensors: Algorithm 1 and section 4.1 of Bernstein et al. 2020.
+
+In the paper's symbols, with t the step and ``^`` what we add to it::
+
+    g2bar <- beta * g2bar + (1 - beta) * g^2                                             second_moment
+    r     <- clamp(g / gbar, -eta*/eta, eta*/eta)      ^gbar^2 divided by (1 - beta^t)   direction
+    W     <- W * exp(-eta * sign(W) * r), clamped to +-sigma*                            step_floats
+    k     <- clamp(k + round(r * eta / eta_0) * sign(W), 0, 2^B - 1)                     step_codes
+
+and beyond the paper, as options: momentum (g averaged before it is divided), stochastic rounding, and *sign
+crossing* (a weight pushed below the lowest rung flips its sign and stays on that rung).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FLOAT_RANGE = 2.0**8
+"""Floats have no lowest rung; for sign crossing, and to start from zero, they get the default ladder's: sigma* / 256."""
+
+
+def second_moment(g2bar: Tensor, grad: Tensor, beta: float) -> None:
+    """g2bar <- beta * g2bar + (1 - beta) * g^2, in place."""
+    g2bar.mul_(beta).addcmul_(grad, grad, value=1 - beta)
+
+
+def direction(grad: Tensor, g2bar: Tensor, g_bound: float, correction: float = 1.0) -> Tensor:
+    """r = g / gbar, clamped to +-g_bound, where gbar = sqrt(g2bar / correction) and 0/0 is 0."""
+    gbar = (g2bar / correction).sqrt_()
+    return torch.where(gbar > 0, grad / gbar, 0).clamp_(-g_bound, g_bound)
+
+
+def step_floats(weight: Tensor, r: Tensor, lr: float, sigma_star: float, sign_crossing: bool) -> Tensor:
+    """Algorithm 1: W * exp(-lr * sign(W) * r), clamped to +-sigma_star. Returns the new weights.
+
+    Entries with r = 0 stay as they are, clamp included. A weight of exactly zero has no sign to keep: it starts
+    from the lowest rung, on the side where the gradient sends it. With `sign_crossing`, a weight that the step
+    takes down below the lowest rung, sigma_star / FLOAT_RANGE, flips its sign and stays there.
+    """
+    floor = sigma_star / FLOAT_RANGE
+    moving = r.abs() * lr > 0
+    side = torch.where(weight == 0, -r.sign(), weight.sign())
+    start = torch.where(weight == 0, floor, weight.abs())
+    magnitude = start * torch.exp(-lr * side * r)
+    if sign_crossing:
+        crossing = (magnitude < floor) & (magnitude < start)
+        side = torch.where(crossing, -side, side)
+        magnitude = magnitude.masked_fill(crossing, floor)
+    return torch.where(moving, side * magnitude.clamp(max=sigma_star), weight)
+
+
+class CodeStep(NamedTuple):
+    """What a step did to the codes of a tensor."""
+
+    exponent: Tensor
+    negative: Tensor
+    counts: Tensor
+    """int64 (3,): weights with r != 0, those among them whose move was rounded to nothing, sign crossings."""
+
+
+def step_codes(
+    exponent: Tensor, negative: Tensor, r: Tensor, rungs: float, last_rung: int, sign_crossing: bool, u: Tensor | None
+) -> CodeStep:
+    """Section 4.1: k + round(r * lr / eta_0) * sign(W), on integers.
+
+    Args:
+        exponent, negative: the codes, int32 and bool.
+        r: the clamped direction, floating, same shape.
+        rungs: lr / eta_0, rungs moved by r = 1.
+        last_rung: 2^B - 1.
+        sign_crossing: flip the sign of weights pushed below the lowest rung; False keeps signs frozen.
+        u: None rounds to the nearest rung (ties to even, as torch.round); uniform numbers on [0, 1) round
+            stochastically, up with the probability of the fractional part.
+    """
+    exact = r * rungs
+    if u is None:
+        moves = exact.round()
+    else:
+        whole = exact.floor()
+        moves = whole + (u < exact - whole)
+    moves = moves.to(torch.int32)
+    k = exponent + torch.where(negative, -moves, moves)
+    crossing = k > last_rung if sign_crossing else torch.zeros_like(negative)
+    tried = r != 0
+    counts = torch.stack([tried.sum(), (tried & (moves == 0)).sum(), crossing.sum()])
+    return CodeStep(k.clamp_(0, last_rung), negative ^ crossing, counts)

@@ -1,0 +1,88 @@
+"""Codes of any width from 1 to 16 bits in flat byte planes, with no padding but the last byte's.
+
+Layout of n codes of B bits (little-endian bit streams; value i of width w occupies bits i*w .. i*w + w - 1)::
+
+    B <= 8    low : the B bits of every code, one stream                (8 bits: simply one byte a code)
+    B >  8    low : the low 8 bits, one byte a code
+              high: the high B - 8 bits of every code, one stream
+
+Whole bytes stay byte-addressable because that is what a table lookup and a vector load want; only the rest is
+squeezed. Eight values of width w are exactly w bytes, so everything below works on groups of eight.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def packed_bytes(count: int, width: int) -> int:
+    """Bytes that `count` values of `width` bits take.
+
+    >>> packed_bytes(10, 3)
+    4
+    """
+    return (count * width + 7) // 8
+
+
+def pack(values: Tensor, width: int) -> Tensor:
+    """Pack integers in [0, 2^width), any shape, into a flat uint8 stream of `packed_bytes(numel, width)` bytes.
+
+    >>> pack(torch.tensor([1, 2, 3, 4]), 4).tolist()
+    [33, 67]
+    """
+    flat = values.reshape(-1)
+    if width == 8:
+        return flat.to(torch.uint8)
+    count = flat.numel()
+    groups = (count + 7) // 8
+    padded = torch.zeros(groups, 8, dtype=torch.int64, device=flat.device)
+    padded.view(-1)[:count] = flat
+    shifts = torch.arange(0, 8 * width, width, device=flat.device)
+    words = (padded << shifts).sum(dim=1, keepdim=True)  # 8 * width <= 56 bits: no overlap, so the sum is an "or"
+    stream = (words >> torch.arange(0, 8 * width, 8, device=flat.device)).to(torch.uint8)
+    return stream.reshape(-1)[: packed_bytes(count, width)].clone()
+
+
+def unpack(stream: Tensor, width: int, count: int) -> Tensor:
+    """The first `count` values of a `pack`ed stream, as a flat uint8 tensor.
+
+    >>> unpack(pack(torch.tensor([5, 0, 7]), 3), 3, 3).tolist()
+    [5, 0, 7]
+    """
+    if width == 8:
+        return stream[:count].clone()
+    if 8 % width == 0:  # whole values in every byte: stay in bytes
+        shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=stream.device)
+        values = (stream.unsqueeze(1) >> shifts) & (2**width - 1)
+        return values.reshape(-1)[:count]
+    groups = (count + 7) // 8
+    padded = torch.zeros(groups, width, dtype=torch.int64, device=stream.device)
+    used = packed_bytes(count, width)
+    padded.view(-1)[:used] = stream[:used]
+    words = (padded << torch.arange(0, 8 * width, 8, device=stream.device)).sum(dim=1, keepdim=True)
+    values = (words >> torch.arange(0, 8 * width, width, device=stream.device)) & (2**width - 1)
+    return values.to(torch.uint8).reshape(-1)[:count]
+
+
+def pack_codes(codes: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+    """Pack codes in [0, 2^bits), bits 1 to 16, into the planes `(low, high)`; `high` is None up to 8 bits."""
+    if bits <= 8:
+        return pack(codes, bits), None
+    return pack(codes & 0xFF, 8), pack(codes >> 8, bits - 8)
+
+
+def unpack_codes(low: Tensor, high: Tensor | None, bits: int, count: int, start: int = 0) -> Tensor:
+    """The codes `start` .. `start + count - 1` of the planes, as a flat int32 tensor.
+
+    `start` must be a multiple of 8, where every plane has a byte boundary.
+    """
+    if start % 8:
+        raise ValueError(f"start must be a multiple of 8, got {start}")
+
+    def window(plane: Tensor, width: int) -> Tensor:
+        return unpack(plane[start // 8 * width :], width, count).to(torch.int32)
+
+    if high is None:
+        return window(low, bits)
+    return window(low, 8) + (window(high, bits - 8) << 8)

@@ -1,0 +1,183 @@
+"""The ladder: how a real number becomes a sign and a B-bit exponent, and back.
+
+A weight is ``w = sign * scale * exp(-k * base_precision)`` with k in 0 .. 2^B - 1 (Bernstein et al. 2020, section
+4.1): k = 0 is the top rung, `scale` (the paper's sigma*), and each rung below is smaller by the factor
+``exp(-base_precision)`` (the paper's eta_0). The ladder has no zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .random_bits import uniform
+
+MIN_BITS, MAX_BITS = 2, 16
+ROUNDINGS = ("nearest", "stochastic")
+_FLOAT32 = torch.finfo(torch.float32)
+
+
+def check_rounding(rounding: str) -> str:
+    """Return `rounding` if it is one of `ROUNDINGS`, else raise ValueError."""
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {', '.join(map(repr, ROUNDINGS))}, got {rounding!r}")
+    return rounding
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return `value` as a float if it is a positive finite number, else raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a positive finite number, got {value!r} of type {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+    return float(value)
+
+
+def default_base_precision(bits: int) -> float:
+    """ln 2 / 2^(bits - 3): every width spans about eight octaves (seven at 3 bits, six at 2).
+
+    More bits buy finer rungs, not a longer ladder: 2^(bits - 3) rungs to the octave.
+    """
+    return math.log(2.0) * 2.0 ** (3 - bits)
+
+
+def typical_magnitude(x: Tensor) -> float:
+    """sigma, the scale on which a parameter lives: its root mean square.
+
+    An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
+    `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
+
+    >>> typical_magnitude(torch.tensor([3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
+    (3.0, True)
+    """
+    largest = float(x.detach().abs().max()) if x.numel() else 0.0
+    if largest < 2.0**-100:
+        return ZERO_SIGMA
+    return largest * float((x.detach().double() / largest).square().mean().sqrt())  # no overflow in the squares
+
+
+ZERO_SIGMA = 0.1
+
+
+@dataclass(frozen=True)
+class LogFormat:
+    """A ladder without its scale: a bit width and a rung spacing.
+
+    Args:
+        bits: B, bits of the exponent, 2 to 16; the sign is one more.
+        base_precision: eta_0, the spacing of the rungs in natural-log units (relative rounding error is at most
+            about half of it). Default None: `default_base_precision(bits)`.
+
+    Raises:
+        TypeError: `bits` is not an int or `base_precision` not a number.
+        ValueError: `bits` outside 2 to 16, `base_precision` not positive and finite, or a range beyond float32.
+
+    Source: Bernstein et al. 2020, section 4.1. Their 12-bit ladder has the dynamic range 60:
+
+    >>> round(LogFormat(12, base_precision=0.001).range, 1)
+    60.0
+    """
+
+    bits: int
+    base_precision: float = None  # type: ignore[assignment]  # None is resolved below
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int):
+            raise TypeError(f"bits must be an int from {MIN_BITS} to {MAX_BITS}, got {self.bits!r}")
+        if not MIN_BITS <= self.bits <= MAX_BITS:
+            raise ValueError(f"bits must be from {MIN_BITS} to {MAX_BITS}, got {self.bits}")
+        if self.base_precision is None:
+            object.__setattr__(self, "base_precision", default_base_precision(self.bits))
+        object.__setattr__(self, "base_precision", check_positive("base_precision", self.base_precision))
+        nats, limit = self.last_rung * self.base_precision, math.log(_FLOAT32.max)
+        if nats > limit:
+            raise ValueError(
+                f"base_precision={self.base_precision} at bits={self.bits} spans exp({nats:.4g}), beyond float32's"
+                f" exp({limit:.4g}); use base_precision <= {limit / self.last_rung:.4g}"
+            )
+
+    @property
+    def last_rung(self) -> int:
+        """The largest k, 2^B - 1."""
+        return 2**self.bits - 1
+
+    @property
+    def range(self) -> float:
+        """Dynamic range: the top rung over the last, exp((2^B - 1) * base_precision)."""
+        return math.exp(self.last_rung * self.base_precision)
+
+    def check_scale(self, scale: float) -> float:
+        """Return the float32 value of `scale` if every rung below it is a normal float32, else raise ValueError."""
+        scale = check_positive("scale", scale)
+        lowest = _FLOAT32.tiny * self.range
+        if not lowest <= scale <= _FLOAT32.max:
+            raise ValueError(
+                f"scale must lie between {lowest:.4g} and {_FLOAT32.max:.4g}, so that all of the ladder's"
+                f" {self.last_rung + 1} rungs (range {self.range:.4g}) are normal float32 numbers; got {scale!r}."
+                " Rescale the tensor or use a smaller base_precision"
+            )
+        return float(torch.tensor(scale, dtype=torch.float32))
+
+    def position(self, magnitude: Tensor, scale: Tensor) -> Tensor:
+        """The real-valued rung -ln(magnitude / scale) / base_precision in float64, kept on the ladder.
+
+        `scale` broadcasts against `magnitude`. Zero falls to the last rung, values above `scale` to rung 0.
+        A position closer to an integer than float32 can tell is that integer, so that decoded values encode to
+        their own rung whatever the rounding.
+        """
+        ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
+        rungs = ratio.log_().div_(-self.base_precision).clamp_(0, self.last_rung)
+        whole = rungs.round()
+        return torch.where((rungs - whole).abs() * self.base_precision < _FLOAT32.eps, whole, rungs)
+
+    def encode(self, magnitude: Tensor, scale: Tensor, rounding: str = "nearest", key: int = 0) -> Tensor:
+        """Round magnitudes to rungs, in log space.
+
+        Args:
+            magnitude: |x|, any shape, any floating dtype, finite.
+            scale: sigma*, broadcast against `magnitude`.
+            rounding: "nearest" (a tie in log space goes to the smaller magnitude) or "stochastic",
+                floor(k + u) with u uniform on [0, 1), whose expectation is the unrounded position.
+            key: names the stream of random bits of stochastic rounding.
+
+        Returns:
+            int32 rungs k of the same shape.
+
+        >>> ladder = LogFormat(4)  # two rungs to the octave
+        >>> ladder.encode(torch.tensor([1.0, 0.5, 0.25]), torch.tensor(1.0)).tolist()
+        [0, 2, 4]
+        """
+        rungs = self.position(magnitude, scale)
+        if check_rounding(rounding) == "nearest":
+            return (rungs + 0.5).floor_().to(torch.int32)
+        floor = rungs.floor()
+        u = uniform(rungs.numel(), key, torch.float64, rungs.device).view(rungs.shape)
+        return (floor + (u < rungs - floor)).to(torch.int32)
+
+    def decode(self, exponent: Tensor, negative: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """sign * scale * exp(-k * base_precision), rounded to `dtype`.
+
+        The rungs come from a table of the unit ladder, rounded once to float32 (float64 for float64), times the
+        scale: the same two roundings on every back end, so that all of them agree bit for bit.
+
+        Args:
+            exponent: integer rungs k, any shape.
+            negative: bool, the same shape.
+            scale: 0-dim sigma*.
+            dtype: floating dtype of the result.
+        """
+        compute = torch.float64 if dtype == torch.float64 else torch.float32
+        table = unit_ladder(self.bits, self.base_precision, compute, exponent.device) * scale.to(compute)
+        magnitude = table[exponent.long()]
+        return torch.where(negative, -magnitude, magnitude).to(dtype)
+
+
+@lru_cache(maxsize=64)
+def unit_ladder(bits: int, base_precision: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`."""
+    k = torch.arange(2**bits, dtype=torch.float64)
+    return (k * -base_precision).exp_().to(device=device, dtype=dtype)

@@ -1,0 +1,66 @@
+"""Random bits that are a pure function of (seed, stream, element index).
+
+Replicas of a model, resumed runs and every thread count must draw the same bits, so nothing here has state: a
+64-bit mix of the seed and the stream names (step, parameter index, ...) gives one odd multiplier and one offset,
+and each element hashes its own index with them::
+
+    word_i = fmix32(multiplier * i + offset  mod 2^32)
+
+`fmix32` is the public-domain finaliser of MurmurHash3 (A. Appleby): two multiplications and three shifts, which a
+vector unit does in a few cycles for eight weights at once. The scalar mix is SplitMix64 (Steele, Lea and Flood,
+"Fast splittable pseudorandom number generators", OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK32 = 0xFFFFFFFF
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+
+
+def mix64(*words: int) -> int:
+    """Hash integers (a seed, then the names of a stream) to 64 well-mixed bits.
+
+    Order matters; negative integers count modulo 2^64.
+
+    >>> mix64(0, 1) != mix64(1, 0)
+    True
+    """
+    state = 0
+    for word in words:
+        state = (state ^ (word & _MASK64)) + 0x9E3779B97F4A7C15 & _MASK64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK64
+        state ^= state >> 31
+    return state
+
+
+def random_words(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
+    """`count` uniform 32-bit words for the elements 0 .. count - 1 of the stream named by the 64-bit `key`.
+
+    Returns an int64 tensor of shape (count,) with values in [0, 2^32): int64 because torch has no unsigned
+    32-bit arithmetic, and the masked products below are exact in it.
+    """
+    multiplier, offset = (key & _MASK32) | 1, key >> 32
+    h = torch.arange(count, dtype=torch.int64, device=device)
+    h.mul_(multiplier).add_(offset).bitwise_and_(_MASK32)
+    h.bitwise_xor_(h >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK32)
+    h.bitwise_xor_(h >> 13).mul_(0xC2B2AE35).bitwise_and_(_MASK32)
+    return h.bitwise_xor_(h >> 16)
+
+
+def uniform(count: int, key: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """`count` numbers uniform on [0, 1), multiples of 2^-24, exact in float32 and float64.
+
+    >>> bool(((u := uniform(1000, key=7)) >= 0).all() and (u < 1).all())
+    True
+    """
+    return (random_words(count, key, device) >> 8).to(dtype).mul_(2.0**-24)
+
+
+def key_from_generator(generator: torch.Generator | None) -> int:
+    """Draw a 63-bit key from `generator` (None: torch's default generator, which `torch.manual_seed` seeds)."""
+    device = generator.device if generator is not None else "cpu"
+    return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64, device=device).item())
