@@ -14,6 +14,7 @@ import lognet
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"lognet": "lognet", "optim": "lognet/optim", "quant": "lognet/quant"}  # in the tree -> in an installation
+FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests")
 NOT_SHIPPED = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 
@@ -43,7 +44,7 @@ def built(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("dist")
     tree = tmp / "tree"
     tree.mkdir()
-    for name in (*FOLDERS, "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests"):
+    for name in (*FOLDERS, *FILES):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
         else:
@@ -106,27 +107,35 @@ def test_metadata(built):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
 
 
+def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+
+
 def test_wheel_works_where_there_is_no_checkout(built, tmp_path):
+    site = tmp_path / "site"
     with zipfile.ZipFile(built[0]) as archive:
-        archive.extractall(tmp_path / "site")
-    code = "import lognet, lognet.optim, lognet.quant; print(lognet.__file__, lognet.optim.__file__, lognet.quant.__file__)"
-    done = run(code, cwd=tmp_path, env_path=tmp_path / "site")
+        archive.extractall(site)
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "import lognet, lognet.optim, lognet.quant, lognet.sweep\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('lognet')), sep='\\n')"
+    )
+    done = run(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert all(str(tmp_path / "site" / "lognet") in file for file in done.stdout.split())
+    files = done.stdout.splitlines()
+    assert len(files) >= 4
+    assert all(file.startswith(str(site / "lognet")) for file in files)
 
 
-def run(code: str, cwd: Path, env_path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    first = f"import sys; sys.path.insert(0, {str(env_path)!r}); " if env_path else ""
-    return subprocess.run([sys.executable, "-c", first + code], cwd=cwd, capture_output=True, text=True)
+def test_import_optim_from_the_checkout_fails():
+    """In the checkout `import optim` finds a folder: it must not become a second copy of `lognet.optim`."""
+    done = run("import optim", cwd=ROOT)
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["optim", "quant"])
-def test_no_second_copy_from_the_checkout(name):
-    """In the checkout `import optim` finds a folder: it fails loudly, or it is the very package that lognet has."""
-    done = run(f"import {name}", cwd=ROOT)
-    if done.returncode:
-        assert "ImportError" in done.stderr
-        return
-    code = f"import {name}, lognet.{name} as inside; print([n for n in inside.__all__ if getattr({name}, n) is not getattr(inside, n)])"
-    done = run(code, cwd=ROOT)
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), f"`import {name}` loads a second copy: {done.stdout}{done.stderr}"
+@pytest.mark.xfail(strict=True, reason="quant/ imports nothing above it, so nothing stops `import quant` yet")
+def test_import_quant_from_the_checkout_fails():
+    done = run("import quant", cwd=ROOT)
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr

@@ -133,9 +133,9 @@ def check_client(source: str, path: str, published: dict[str, set[str]]) -> list
                 problems.append(f"{path}:{node.lineno}: imports {package}, which is not one of the public packages")
             elif name is not None and name not in published[package] and f"{package}.{name}" not in published:
                 problems.append(f"{path}:{node.lineno}: {name} is not published by {package}")
-        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr):
-            if getattr(node.value, "id", "") not in ("self", "cls"):
-                problems.append(f"{path}:{node.lineno}: uses the private name {node.attr}")
+        private = isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr)
+        if private and getattr(node.value, "id", "") not in ("self", "cls"):
+            problems.append(f"{path}:{node.lineno}: uses the private name {node.attr}")
     return problems
 
 
