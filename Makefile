@@ -22,7 +22,7 @@ sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths an
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
 
 test: $(VENV)/.installed  ## the test suite, without what is marked slow
-	$(in_venv) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(in_venv) -m pytest $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed  ## only what is marked slow (many minutes)
 	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)

@@ -99,6 +99,8 @@ def test_metadata(built):
     [name] = [name for name in files if name.endswith(".dist-info/METADATA")]
     metadata = email.message_from_bytes(files[name])
     assert metadata["Version"] == lognet.__version__
+    assert f"\nversion: {lognet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{lognet.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.split(">=")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
