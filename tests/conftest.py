@@ -12,6 +12,9 @@ import torch
 hypothesis.settings.register_profile("lognet", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("lognet")
 
+# The tests' tensors are tiny: on a busy machine several threads spend the time waiting for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _same_start():
