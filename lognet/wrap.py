@@ -100,7 +100,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     'Parameter'
     """
     slots = _wrapped_slots(model)
-    made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}  # type: ignore[attr-defined]
+    made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}
     _replace(model, slots, made, warn=False)  # an optimizer is done with by now: that is the usual end of training
     return model
 
@@ -131,7 +131,9 @@ def requantize(
         exponent, negative = old.codes()
         magnitude = old.format.decode(exponent, torch.zeros_like(negative), old.scale, torch.float64)
         k = format.encode(magnitude, old.scale)
-        new = LogTensor.from_codes(k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype)
+        new = LogTensor.from_codes(
+            k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype
+        )
         made[id(old)] = _parameter_like(old, new.set_mask_(old.mask) if old.mask is not None else new)
     _replace(model, chosen, made)
     return model
@@ -201,7 +203,7 @@ def _choose(
 def _listed(patterns: Pattern | Iterable[Pattern] | None) -> list[Pattern]:
     if patterns is None:
         return []
-    return list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, (str, type)) else [patterns]  # type: ignore[list-item]
+    return list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, (str, type)) else [patterns]
 
 
 def _matches(model: nn.Module, slot: _Slot, patterns: Pattern | Iterable[Pattern] | None) -> bool:
@@ -224,7 +226,9 @@ def _check_patterns(model: nn.Module, slots: list[_Slot], arguments: Mapping[str
             if not any(_matches(model, slot, pattern) for slot in slots):
                 shown = pattern if isinstance(pattern, str) else pattern.__name__
                 some = ", ".join(slot.name for slot in slots[:5])
-                raise ValueError(f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}")
+                raise ValueError(
+                    f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}"
+                )
 
 
 def _check_parameter(slot: _Slot) -> None:
@@ -238,7 +242,9 @@ def _check_parameter(slot: _Slot) -> None:
     if tensor.is_meta:
         raise ValueError(f"{name} is on the meta device and has no values to quantise; materialise the model first")
     if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) and slot.owner.sparse:
-        raise ValueError(f"{name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False")
+        raise ValueError(
+            f"{name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False"
+        )
     check_finite(tensor.detach(), f"parameter {name}")
 
 

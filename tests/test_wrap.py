@@ -132,7 +132,7 @@ def test_uniform_start_covers_the_ladder(bits):
 
 
 def test_seeds_repeat():
-    make = lambda seed: lognet.wrap(nn.Linear(9, 9), init="uniform", seed=seed).weight.exponent  # noqa: E731
+    make = lambda seed: lognet.wrap(nn.Linear(9, 9), init="uniform", seed=seed).weight.exponent
     assert torch.equal(make(1), make(1))
     assert not torch.equal(make(1), make(2))
 
@@ -142,9 +142,14 @@ def bits_of(model):
 
 
 def test_include_exclude_and_mixed_widths():
-    wrapped = lambda **kw: {n for n, b in bits_of(lognet.wrap(net(), **kw)).items() if b is not None}  # noqa: E731
+    wrapped = lambda **kw: {n for n, b in bits_of(lognet.wrap(net(), **kw)).items() if b is not None}
     everything = wrapped()
-    assert wrapped(include="conv.*") == wrapped(include="conv") == wrapped(include=nn.Conv1d) == {"conv.weight", "conv.bias"}
+    assert (
+        wrapped(include="conv.*")
+        == wrapped(include="conv")
+        == wrapped(include=nn.Conv1d)
+        == {"conv.weight", "conv.bias"}
+    )
     assert wrapped(exclude="*.bias") == {n for n in everything if not n.endswith(".bias")}
     assert wrapped(exclude=[nn.LayerNorm, "norm"]) == {n for n in everything if "norm" not in n}
     assert wrapped(include=["block", "gain"], exclude=nn.MultiheadAttention) == {
@@ -187,11 +192,21 @@ def with_value(model, name, value):
         (net, {"exclude": 3}, TypeError, "exclude"),
         (net, {"bits_for": {"x": 8}}, ValueError, "bits_for: 'x' matches no parameter"),
         (net, {"bits_for": {"conv": 1}}, ValueError, "bits must be from 2 to 16, got 1"),
-        (net, {"bits_for": {"head": 4, "embedding": 8}}, ValueError, "one tied parameter several widths: embedding.weight 8"),
+        (
+            net,
+            {"bits_for": {"head": 4, "embedding": 8}},
+            ValueError,
+            "one tied parameter several widths: embedding.weight 8",
+        ),
         (lambda: with_value(net(), "conv.weight", math.nan), {}, ValueError, "parameter conv.weight must be finite"),
         (lambda: with_value(net(), "norm.bias", -math.inf), {}, ValueError, "parameter norm.bias must be finite"),
         (lambda: lognet.wrap(net()), {}, ValueError, "is wrapped already.*requantize"),
-        (lambda: nn.Sequential(nn.Linear(2, 2), nn.Embedding(3, 2, sparse=True)), {}, ValueError, "1.weight.*sparse=False"),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 2), nn.Embedding(3, 2, sparse=True)),
+            {},
+            ValueError,
+            "1.weight.*sparse=False",
+        ),
         (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)), {}, ValueError, "1.weight is not initialised"),
         (lambda: nn.Linear(2, 2, dtype=torch.complex64), {}, TypeError, "weight is complex"),
         (lambda: nn.Linear(2, 2, device="meta"), {}, ValueError, "weight is on the meta device"),

@@ -48,7 +48,9 @@ def test_float_parameters_follow_algorithm_1(dtype, bias_correction, lr, p_scale
         optimizer.step()
         for i, gi in enumerate(g.double().flatten().tolist()):
             expected[i] = oracles[i].step_float(expected[i], gi, sigma_star)
-        torch.testing.assert_close(w.detach().double().flatten(), torch.tensor(expected, dtype=torch.float64), rtol=rtol, atol=0)
+        torch.testing.assert_close(
+            w.detach().double().flatten(), torch.tensor(expected, dtype=torch.float64), rtol=rtol, atol=0
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
