@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from .log_storage import check_finite
 from .log_tensor import LogTensor
-from .quant.log_format import LogFormat, check_positive, typical_magnitude
+from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 
 Pattern = str | type[nn.Module]
@@ -250,15 +250,14 @@ def _check_parameter(slot: _Slot) -> None:
 
 def _quantized(slot: _Slot, format: LogFormat, p_scale: float, init: str, key: int) -> LogTensor:
     x = slot.tensor.detach()
-    sigma_star = p_scale * typical_magnitude(x)
     generator = torch.Generator(device=x.device).manual_seed(key & (2**63 - 1))
     try:
         if init == "uniform":
             words = random_words(2 * x.numel(), key, x.device).view(2, *x.shape)
+            scale = p_scale * typical_magnitude(x)
             exponent, signs = words[0] % (format.last_rung + 1), 1 - 2 * (words[1] & 1)
-            return LogTensor.from_codes(exponent, signs, format.bits, sigma_star, format.base_precision, x.dtype)
-        largest = float(x.abs().max()) if x.numel() else 0.0
-        scale = max(sigma_star, largest)
+            return LogTensor.from_codes(exponent, signs, format.bits, scale, format.base_precision, x.dtype)
+        scale = parameter_scale(x, p_scale)
         return LogTensor.from_float(x, format.bits, format.base_precision, scale, generator=generator)
     except ValueError as error:
         raise ValueError(f"parameter {slot.name}: {error}") from None
