@@ -267,6 +267,10 @@ class LogTensor(Tensor):
         storage = LogStorage.from_planes(format, count, {name[1:]: plane for name, plane in inner.items()}, group)
         return LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype)
 
+    def _stable_hash_for_caching(self) -> str:
+        """What a graph compiled for this tensor depends on: torch.compile's cache asks for it."""
+        return repr((type(self).__name__, *self.__tensor_flatten__(), tuple(self.shape), self.stride()))
+
     # The planes by name, for __tensor_flatten__.
     _low = property(lambda self: self._storage.low)
     _high = property(lambda self: self._storage.high)

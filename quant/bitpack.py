@@ -12,8 +12,6 @@ squeezed. Eight values of width w are exactly w bytes, so everything below works
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -37,7 +35,6 @@ def _padded(flat: Tensor, row: int, dtype: torch.dtype) -> Tensor:
     return padded
 
 
-@lru_cache(maxsize=256)
 def _shifts(count: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.arange(0, count * step, step, dtype=dtype, device=device)
 

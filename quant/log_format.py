@@ -182,13 +182,17 @@ class LogFormat:
             dtype: floating dtype of the result.
         """
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        table = unit_ladder(self.bits, self.base_precision, compute, exponent.device) * scale.to(compute)
+        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
+        table = (_cached_unit_ladder if type(exponent) is Tensor else unit_ladder)(self, compute, exponent.device)
+        table = table * scale.to(compute)
         magnitude = table[exponent.long()]
         return torch.where(negative, -magnitude, magnitude).to(dtype)
 
 
-@lru_cache(maxsize=64)
-def unit_ladder(bits: int, base_precision: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> Tensor:
     """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`."""
-    k = torch.arange(2**bits, dtype=torch.float64)
-    return (k * -base_precision).exp_().to(device=device, dtype=dtype)
+    k = torch.arange(2**ladder.bits, dtype=torch.float64, device=device)
+    return (k * -ladder.base_precision).exp_().to(dtype)
+
+
+_cached_unit_ladder = lru_cache(maxsize=64)(unit_ladder)
