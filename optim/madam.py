@@ -55,7 +55,7 @@ class Madam(Optimizer):
         ValueError: an argument out of bounds, a non-zero `weight_decay`, a tensor `lr` of more than one element.
         TypeError: a parameter that is not floating-point.
 
-    A parameter whose gradient holds NaN or infinity is left alone for that step, with one warning. Entries with zero
+    A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with one warning. Entries with zero
     gradient do not move. A weight of exactly zero, which no multiplication would move, starts from the lowest rung
     on the side where its gradient sends it.
 
@@ -194,11 +194,11 @@ class Madam(Optimizer):
     def _step_parameter(self, p: Tensor, index: int, lr: float, group: dict[str, Any]) -> None:
         compute = torch.float64 if p.dtype == torch.float64 else torch.float32
         grad = p.grad.detach().to(compute)  # type: ignore[union-attr]
-        if not bool(torch.isfinite(grad).all()):
+        if not bool((grad.abs() < torch.finfo(compute).max ** 0.5).all()):  # false for NaN too
             self._warn_once(
                 "non-finite",
-                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN or infinity; its step is skipped"
-                " (so will be later ones, without a further warning)",
+                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
+                f" {compute}; its step is skipped (so will be later ones, without a further warning)",
             )
             return
         if group["maximize"]:
