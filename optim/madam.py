@@ -55,9 +55,9 @@ class Madam(Optimizer):
         ValueError: an argument out of bounds, a non-zero `weight_decay`, a tensor `lr` of more than one element.
         TypeError: a parameter that is not floating-point.
 
-    A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with one warning. Entries with zero
-    gradient do not move. A weight of exactly zero, which no multiplication would move, starts from the lowest rung
-    on the side where its gradient sends it.
+    A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with
+    one warning. Entries with zero gradient do not move. A weight of exactly zero, which no multiplication would move,
+    starts from the lowest rung on the side where its gradient sends it.
 
     Differences from the paper are in the defaults only: bias correction, sign crossing and stochastic rounding;
     `Madam.paper` has none of them but the first, which it takes as an option.
