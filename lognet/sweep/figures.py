@@ -15,8 +15,12 @@ from typing import Any
 from .plan import Contender
 from .summary import Row, TaskSummary
 
-INK, FAINT = "#010203", "#040506"
-"""Placeholders for text and for grid lines; contenders have placeholders of their own."""
+INK, FAINT, CARD = "#010203", "#040506", "#040507"
+"""Placeholders for text, for grid lines and for the background; contenders have placeholders of their own."""
+
+WIDE, HALF = 11.0, 5.4
+"""Widths in inches of figures that span the page and of those that share a row: in proportion, so that text in all
+of them comes out at one size."""
 
 PALETTE = 8
 """Colours that the page defines: c0 is FP32 Adam, c1 FP32 Madam, then one for each precision, over again if needed."""
@@ -88,26 +92,28 @@ class Figures:
         return svg
 
     def _names(self) -> dict[str, str]:
-        return {INK: "ink", FAINT: "faint", **{_placeholder(i): f"c{i}" for i in range(PALETTE)}}
+        return {INK: "ink", FAINT: "faint", CARD: "card", **{_placeholder(i): f"c{i}" for i in range(PALETTE)}}
 
     def loss(self, summary: TaskSummary) -> str:
         """Training loss over steps: the mean over seeds, and a band from the lowest to the highest seed."""
-        figure, ax = self._new(6.4, 3.6)
-        highest = []
-        for row in reversed(summary.rows):
+        figure, ax = self._new(WIDE, 4.2)
+        lowest = []
+        for i, row in enumerate(summary.rows):
             curves = [r["curve"] for r in row.records if r["status"] == "ok"]
             if not curves:
-                continue
+                continue  # all of its runs diverged
             step = curves[0]["step"]
             smooth = [_smooth(c["loss"]) for c in curves]
             middle = [fmean(z) for z in zip(*smooth, strict=True)]
             band = [(min(z), max(z)) for z in zip(*smooth, strict=True)]
             colour = self._paint(row.contender)
-            ax.fill_between(step, [b[0] for b in band], [b[1] for b in band], color=colour, alpha=0.16, linewidth=0)
+            ax.fill_between(step, [b[0] for b in band], [b[1] for b in band], color=colour, alpha=0.13, linewidth=0)
             dashed = {"linestyle": (0, (4, 2))} if row.contender.optimizer == "adam" else {}
-            ax.plot(step, middle, color=colour, linewidth=1.8, label=row.contender.label, **dashed)
-            highest.append(middle[0])
-        if highest and min(r["curve"]["loss"][-1] for row in summary.rows for r in row.records if r["metric"]) > 0:
+            # Thinner and thinner, each on top of those before: lines that coincide all stay visible.
+            width = max(1.1, 3.0 - 0.6 * max(0, i - 1)) if not dashed else 1.8
+            ax.plot(step, middle, color=colour, linewidth=width, label=row.contender.label, **dashed)
+            lowest.append(min(middle))
+        if lowest and min(lowest) > 0:
             ax.set_yscale("log")
             _plain_log_ticks(ax)
         ax.set_xlabel("step", color=INK, fontsize=9)
@@ -118,7 +124,7 @@ class Figures:
 
     def metric(self, summary: TaskSummary) -> str:
         """The metric against bits: every seed a dot, the mean a bar, FP32 at the right."""
-        figure, ax = self._new(5.2, 3.6)
+        figure, ax = self._new(HALF, 3.7)
         rows = _by_bits(summary)
         madam = summary.row("madam-fp32")
         if madam is not None and madam.mean is not None:
@@ -143,7 +149,7 @@ class Figures:
 
     def size(self, summary: TaskSummary) -> str:
         """Bytes per parameter against bits: the weights, and on top of them the optimizer's state."""
-        figure, ax = self._new(5.2, 3.6)
+        figure, ax = self._new(HALF, 3.7)
         rows = _by_bits(summary)
         for i, row in enumerate(rows):
             weights, training = row.bytes_each("weights"), row.bytes_each("training")
@@ -151,7 +157,7 @@ class Figures:
             ax.bar(i, weights, 0.62, color=colour, linewidth=0)
             ax.bar(i, training - weights, 0.62, bottom=weights, color=colour, alpha=0.35, linewidth=0)
             ax.annotate(f"{weights:.2f}", (i, weights), (0, -3), textcoords="offset points", ha="center", va="top",
-                        color=INK, fontsize=8.5)  # fmt: skip
+                        color=CARD, fontweight="bold", fontsize=8.5)  # fmt: skip
             ax.annotate(f"{training:.2f}", (i, training), (0, 3), textcoords="offset points", ha="center",
                         color=INK, fontsize=8.5)  # fmt: skip
         _name_columns(ax, rows)
@@ -164,7 +170,8 @@ class Figures:
         rows = [row for row in summary.rows if row.records[0]["exponents"] is not None]
         if not rows:
             return None
-        figure, axes = self._new(max(4.0, 3.55 * min(len(rows), 4)), 2.9, columns=len(rows), sharey=True)
+        figure, axes = self._new(WIDE, 3.1, columns=len(rows), sharey=True)
+        figure.get_layout_engine().set(wspace=0.04)
         for ax, row in zip(axes if len(rows) > 1 else [axes], rows, strict=True):
             first = row.records[0]
             bins, nats = len(first["exponents"]["before"]), first["ladder"]["range_nats"][-1]
@@ -185,10 +192,7 @@ class Figures:
         return self._svg(figure, f"Exponent histograms before and after training, {summary.task.title}")
 
     def _legend(self, ax: Any) -> None:
-        handles, labels = ax.get_legend_handles_labels()
-        if len(handles) > 2:  # curves were drawn from few bits up, to leave FP32 on top; name them the other way
-            handles, labels = handles[::-1], labels[::-1]
-        ax.legend(handles, labels, frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handlelength=1.8)
+        ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="best", handlelength=1.8)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -31,12 +31,12 @@ p { margin:8px 0; max-width:78ch } .soft { color:var(--soft) } small { color:var
   font-variant-numeric:tabular-nums } .card span { color:var(--soft); font-size:14px; line-height:1.4; display:block }
 .table { overflow-x:auto; margin:18px 0 }
 table { border-collapse:collapse; width:100%; font-size:14px; font-variant-numeric:tabular-nums }
-th, td { text-align:right; padding:9px 14px; white-space:nowrap } th { color:var(--soft); font-weight:500 }
+th, td { text-align:right; padding:9px 12px; white-space:nowrap } th { color:var(--soft); font-weight:500 }
 th:first-child, td:first-child { text-align:left } td:first-child { font-weight:600 }
 tbody tr { border-top:1px solid var(--faint) } td.mean { font-weight:700 }
 i.dot { display:inline-block; width:10px; height:10px; border-radius:50%; margin-right:9px }
 .in { color:var(--good) } .out { color:var(--bad) }
-.figures { display:grid; grid-template-columns:repeat(auto-fit, minmax(330px, 1fr)); gap:14px }
+.figures { display:grid; grid-template-columns:repeat(auto-fit, minmax(400px, 1fr)); gap:14px }
 figure { margin:0; padding:14px 14px 8px } figure.wide { grid-column:1 / -1 }
 figure svg { display:block; width:100%; height:auto } svg text { font-family:inherit }
 figcaption { color:var(--soft); font-size:13px; padding:4px 4px 4px }
@@ -148,7 +148,7 @@ def _table(summary: TaskSummary, palette: dict[str, int]) -> str:
     heads, body = cells(summary)
     madam, adam = summary.row("madam-fp32"), summary.row("adam-fp32")
     compared = {heads.index("vs FP32 Madam"): madam, heads.index("vs FP32 Adam"): adam}
-    titles = {"weights": "weights, bytes/parameter", "training": "training, bytes/parameter"}
+    titles = {"weights": "weights, B/par.", "training": "training, B/par."}
     lines = ["<tr>" + "".join(f"<th>{escape(titles.get(h, h))}</th>" for h in heads) + "</tr></thead><tbody>"]
     for row, line in zip(summary.rows, body, strict=True):
         cells_ = [f'<td><i class="dot" style="background:var(--c{palette[row.contender.key]})"></i>{escape(line[0])}</td>']
@@ -163,7 +163,7 @@ def _table(summary: TaskSummary, palette: dict[str, int]) -> str:
         lines.append("<tr>" + "".join(cells_) + "</tr>")
     note = (
         "Range: worst and best seed. Differences of means, with two pooled standard errors over seeds:"
-        " green is no worse than that noise, red is worse. Training bytes: weights and the optimizer's state."
+        " green is no worse than that noise, red is worse. B/par.: bytes per parameter, of the weights and in training, with the optimizer's state."
     )
     return f'<div class="table"><table><thead>{"".join(lines)}</tbody></table></div><p><small>{note}</small></p>'
 
@@ -187,7 +187,8 @@ def _settings(summaries: Sequence[TaskSummary], store: Store) -> list[str]:
             "seeds": ", ".join(str(x) for x in sorted({r["seed"] for row in s.rows for r in row.records})),
         }
         for row in s.rows:
-            rows[row.contender.label] = _plain(row.records[0]["settings"]["optimizer"], without=("name",))
+            seconds = sorted(r["cpu_seconds"] for r in row.records)[len(row.records) // 2]
+            rows[row.contender.label] = _plain(row.records[0]["settings"]["optimizer"], without=("name",)) + f"; {seconds:.1f} s of CPU a run"
             ladder = row.records[0]["ladder"]
             if ladder is not None:
                 rows[f"{row.contender.label}: ladder"] = _ladder(ladder, row.records)

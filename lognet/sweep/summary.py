@@ -84,6 +84,7 @@ class TaskSummary:
         return shared
 
     def number(self, value: float, signed: bool = False) -> str:
+        value = round(value, self.task.decimals) + 0.0  # no "-0.00"
         sign = "+" if signed else ""
         return f"{value:{sign}.{self.task.decimals}f}"
 
