@@ -312,6 +312,26 @@ def implements(*functions: Callable) -> Callable[[Callable], Callable]:
     return register
 
 
+@implements(Tensor.numpy, Tensor.__array__)
+def _numpy(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    return x.dequantize().__array__(*args) if args else x.dequantize().numpy(**kwargs)
+
+
+@implements(Tensor.tolist)
+def _tolist(x: LogTensor) -> Any:
+    return x.dequantize().tolist()
+
+
+@implements(Tensor.data.__set__)  # type: ignore[attr-defined]
+def _set_data(x: Tensor, value: Tensor) -> None:
+    """``x.data = value``, the old way to write under autograd's nose: a write like any other."""
+    if not isinstance(x, LogTensor):
+        value = value.dequantize()
+        x.data = value
+    else:
+        x.detach().copy_(value.detach())
+
+
 def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:
     """The values of a LogTensor below autograd: `dequantize` without the graph."""
     dtype = weight.dtype if dtype is None else dtype
@@ -343,7 +363,7 @@ def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     last = first + sum((length - 1) * step for length, step in zip(x.shape, x.stride(), strict=True))
     start = first // 8 * 8  # planes have byte boundaries at every eighth weight
     window = read(start, last + 1 - start)
-    return window.as_strided(x.shape, x.stride(), first - start).contiguous()
+    return window.as_strided(x.shape, x.stride(), window.storage_offset() + first - start).contiguous()
 
 
 def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -> LogTensor:
@@ -472,3 +492,6 @@ def _scale_tensor(ladder: LogFormat, scale: float | Tensor, device: torch.device
             raise ValueError(f"scale must be one number for the whole tensor, got shape {tuple(scale.shape)}")
         scale = float(scale)
     return torch.tensor(ladder.check_scale(check_positive("scale", scale)), dtype=torch.float32, device=device)
+
+
+torch.serialization.add_safe_globals([LogTensor, LogStorage, LogFormat])  # for torch.load(weights_only=True)

@@ -107,7 +107,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     """
     slots = _wrapped_slots(model)
     made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}  # type: ignore[attr-defined]
-    _replace(model, slots, made)
+    _replace(model, slots, made, warn=False)  # an optimizer is done with by now: that is the usual end of training
     return model
 
 
@@ -264,8 +264,9 @@ def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:
     return parameter
 
 
-def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter]) -> None:
-    _warn_of_optimizers({id(slot.tensor) for slot in slots})
+def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter], warn: bool = True) -> None:
+    if warn:
+        _warn_of_optimizers({id(slot.tensor) for slot in slots})
     for slot in slots:  # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
         setattr(slot.owner, slot.attribute, made[id(slot.tensor)])
 
@@ -277,7 +278,7 @@ def _warn_of_optimizers(replaced: set[int]) -> None:
         ):
             warnings.warn(
                 f"a {type(candidate).__name__} optimizer holds parameters that were just replaced and would go on moving"
-                " the old ones; make the optimizer after lognet.wrap, unwrap or requantize",
+                " the old ones; make the optimizer after lognet.wrap or lognet.requantize",
                 stacklevel=4,
             )
             return

@@ -1,0 +1,21 @@
+"""The ladder one number at a time, in Python floats: slow, independent of lognet, and plain to read."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+
+def float32(x: float) -> float:
+    return struct.unpack("f", struct.pack("f", x))[0]
+
+
+def rung(k: int, scale: float, base_precision: float) -> float:
+    """Section 4.1: sigma* e^(-k eta_0)."""
+    return scale * math.exp(-k * base_precision)
+
+
+def nearest_rung(x: float, scale: float, base_precision: float, bits: int) -> int:
+    """The rung closest to |x| in log space, found by trying every one of them."""
+    distance = lambda k: abs(math.log(abs(x)) - math.log(rung(k, scale, base_precision)))  # noqa: E731
+    return min(range(2**bits), key=distance)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from lognet.quant.random_bits import key_from_generator, mix64, random_words, uniform
+
+
+def fmix32(h: int) -> int:
+    """MurmurHash3's finaliser in Python integers."""
+    h ^= h >> 16
+    h = h * 0x85EBCA6B % 2**32
+    h ^= h >> 13
+    h = h * 0xC2B2AE35 % 2**32
+    return h ^ h >> 16
+
+
+def test_words_are_the_documented_hash():
+    key = mix64(5, 6, 7)
+    multiplier, offset = key % 2**32 | 1, key >> 32
+    assert random_words(100, key).tolist() == [fmix32((multiplier * i + offset) % 2**32) for i in range(100)]
+
+
+def test_element_i_does_not_depend_on_how_many_are_drawn():
+    assert torch.equal(random_words(1000, 9)[:10], random_words(10, 9))
+
+
+def test_words_do_not_depend_on_the_thread_count():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = random_words(300_000, 4)
+        torch.set_num_threads(2)
+        assert torch.equal(random_words(300_000, 4), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_uniform_is_uniform(dtype):
+    n, cells = 400_000, 64
+    for key in (0, 1, mix64(0, 1, 2)):
+        u = uniform(n, key, dtype)
+        assert u.dtype == dtype
+        assert 0 <= u.min() and u.max() < 1
+        counts = torch.histc(u.double(), cells, 0, 1)
+        chi_square = ((counts - n / cells) ** 2 / (n / cells)).sum().item()
+        assert chi_square < 63 + 5 * (2 * 63) ** 0.5
+        assert abs(torch.corrcoef(torch.stack([u[1:], u[:-1]]))[0, 1]) < 5 / n**0.5
+
+
+def test_streams_are_unrelated():
+    a, b = (uniform(100_000, mix64(0, step, 3)) for step in (1, 2))
+    assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / 100_000**0.5
+    assert len({mix64(seed, step, index) for seed in range(10) for step in range(10) for index in range(10)}) == 1000
+
+
+def test_generators_seed_keys():
+    assert key_from_generator(torch.Generator().manual_seed(3)) == key_from_generator(torch.Generator().manual_seed(3))
+    torch.manual_seed(1)
+    first = key_from_generator(None)
+    assert key_from_generator(None) != first
+    torch.manual_seed(1)
+    assert key_from_generator(None) == first
