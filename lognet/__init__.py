@@ -7,6 +7,7 @@
 """
 
 from . import autograd as autograd  # registers the operations that consume LogTensors
+from . import dispatch as dispatch
 from . import memory as memory
 from . import optim as optim
 from . import quant as quant

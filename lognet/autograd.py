@@ -13,6 +13,7 @@ leading dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.autograd import Function
 from .log_tensor import LogTensor, implements
 
 aten = torch.ops.aten
+Size = int | Sequence[int]
 
 
 def dense(x: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def dense(x: Tensor) -> Tensor:
     return x.dequantize() if isinstance(x, LogTensor) else x
 
 
-def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def _autocast(*tensors: Any) -> Any:
     """Under torch.autocast, the tensors in its dtype, as torch's own linear and convolution have them.
 
     For a LogTensor that changes only the dtype in which it decodes.
@@ -87,7 +89,11 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias_shape is not None and ctx.needs_input_grad[2]]
+        wanted = [
+            ctx.needs_input_grad[0],
+            ctx.needs_input_grad[1],
+            ctx.bias_shape is not None and ctx.needs_input_grad[2],
+        ]
         grads = aten.convolution_backward(grad, dense(x), dense(weight), ctx.bias_shape, *ctx.geometry, wanted)
         return *grads, *(None for _ in ctx.geometry)
 
@@ -152,40 +158,57 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Linear.apply(input, weight, bias)
 
 
-@implements(F.conv1d, torch.conv1d)
-def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """`torch.nn.functional.conv1d` for LogTensors, same arguments; string paddings too."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+@implements(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
+def conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv1d`, `conv2d` and `conv3d` for LogTensors, same arguments; string paddings too.
+
+    Args:
+        input: (batch, in_channels, *) or unbatched.
+        weight: (out_channels, in_channels / groups, *kernel), which says over how many dimensions.
+        bias: (out_channels,).
+    """
+    if padding == "same":
+        if any(step != 1 for step in _tuple(stride, weight)):
+            raise ValueError(f"padding='same' needs stride 1, got {stride}")
+        total = [d * (k - 1) for d, k in zip(_tuple(dilation, weight), weight.shape[2:], strict=True)]
+        if any(t % 2 for t in total):  # an even kernel: the odd one goes behind
+            input = F.pad(dense(input), [side for t in reversed(total) for side in (0, t % 2)])
+        padding = [t // 2 for t in total]
+    elif padding == "valid":
+        padding = 0
+    return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups)
 
 
-@implements(F.conv2d, torch.conv2d)
-def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """`torch.nn.functional.conv2d` for LogTensors, same arguments; string paddings too."""
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+@implements(
+    *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+    *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+)
+def conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose1d`, `2d` and `3d` for LogTensors, same arguments.
 
-
-@implements(F.conv3d, torch.conv3d)
-def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """`torch.nn.functional.conv3d` for LogTensors, same arguments; string paddings too."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
-
-
-@implements(F.conv_transpose1d, torch.conv_transpose1d)
-def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
-    """`torch.nn.functional.conv_transpose1d` for LogTensors, same arguments."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups, output_padding)
-
-
-@implements(F.conv_transpose2d, torch.conv_transpose2d)
-def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
-    """`torch.nn.functional.conv_transpose2d` for LogTensors, same arguments."""
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups, output_padding)
-
-
-@implements(F.conv_transpose3d, torch.conv_transpose3d)
-def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
-    """`torch.nn.functional.conv_transpose3d` for LogTensors, same arguments."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups, output_padding)
+    Args:
+        input: (batch, in_channels, *) or unbatched.
+        weight: (in_channels, out_channels / groups, *kernel), which says over how many dimensions.
+        bias: (out_channels,).
+    """
+    return _convolve(input, weight, bias, stride, padding, dilation, True, output_padding, groups)
 
 
 @implements(F.embedding)
@@ -204,7 +227,9 @@ def embedding(
         ValueError: `sparse=True` (LogTensors have dense gradients), or `padding_idx` outside the table.
     """
     if sparse:
-        raise ValueError("sparse=True is not supported with a LogTensor weight, whose gradients are dense; use sparse=False")
+        raise ValueError(
+            "sparse=True is not supported with a LogTensor weight, whose gradients are dense; use sparse=False"
+        )
     if padding_idx is None:
         padding_idx = -1
     else:
@@ -218,11 +243,15 @@ def embedding(
 
 
 @implements(torch.embedding)
-def _aten_embedding(weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False) -> Tensor:
+def _aten_embedding(
+    weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Tensor:
     return embedding(indices, weight, None if padding_idx < 0 else padding_idx, None, 2.0, scale_grad_by_freq, sparse)
 
 
-@implements(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm)
+@implements(
+    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm
+)
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor.
 
@@ -250,29 +279,33 @@ def _rows(weight: LogTensor, index: Tensor) -> Tensor:
     if bool(((index < 0) | (index >= weight.shape[0])).any()):
         raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
     row, column = weight.stride()
-    positions = index.long().unsqueeze(-1) * row + torch.arange(0, weight.shape[1] * column, column, device=index.device)
-    return weight._storage.decode_at(positions + weight.storage_offset(), weight.dtype)
+    positions = index.long().unsqueeze(-1) * row + torch.arange(
+        0, weight.shape[1] * column, column, device=index.device
+    )
+    return weight._storage.decode_at(positions + int(weight.storage_offset()), weight.dtype)
 
 
-def _conv(n, input, weight, bias, stride, padding, dilation, groups, output_padding=None) -> Tensor:
-    """Bring the arguments of a convolution over n dimensions into the form of aten.convolution."""
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Any,
+    dilation: Size,
+    transposed: bool,
+    output_padding: Size,
+    groups: int,
+) -> Tensor:
+    """Bring the arguments of a convolution into the form of aten.convolution."""
     input, weight, bias = _autocast(input, weight, bias)
-    stride, dilation = _tuple(stride, n), _tuple(dilation, n)
-    if padding == "same":
-        if any(step != 1 for step in stride):
-            raise ValueError(f"padding='same' needs stride 1, got {stride}")
-        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        padding = [t // 2 for t in total]
-        if any(t % 2 for t in total):  # an even kernel: the odd one goes behind
-            input = F.pad(dense(input), [side for t in reversed(total) for side in (0, t % 2)])
-    elif padding == "valid":
-        padding = 0
-    transposed, batched = output_padding is not None, input.dim() == n + 2
-    geometry = (stride, _tuple(padding, n), dilation, transposed, _tuple(output_padding or 0, n), groups)
-    output = _Convolution.apply(input if batched else input.unsqueeze(0), weight, bias, *geometry)
-    return output if batched else output.squeeze(0)
+    stride, padding, dilation, output_padding = (_tuple(v, weight) for v in (stride, padding, dilation, output_padding))
+    geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    if input.dim() == weight.dim():
+        return _Convolution.apply(input, weight, bias, *geometry)
+    return _Convolution.apply(input.unsqueeze(0), weight, bias, *geometry).squeeze(0)
 
 
-def _tuple(value: int | list[int] | tuple[int, ...], n: int) -> list[int]:
+def _tuple(value: Any, weight: Tensor) -> list[int]:
+    """One number for each dimension that the kernel goes over."""
     values = [value] if isinstance(value, int) else list(value)
-    return values * n if len(values) == 1 else values
+    return values * (weight.dim() - 2) if len(values) == 1 else values

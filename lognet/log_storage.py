@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,15 +48,21 @@ class LogStorage:
         low, high = pack_codes(exponent, format.bits)
         return cls(format, exponent.numel(), low, high, pack(negative, 1), scale)
 
+    @classmethod
+    def from_planes(cls, format: LogFormat, count: int, planes: dict[str, Tensor], group: int) -> LogStorage:
+        """The inverse of `planes`."""
+        optional = {name: planes.get(name) for name in ("high", "keep")}
+        return cls(format, count, planes["low"], sign=planes["sign"], scale=planes["scale"], group=group, **optional)
+
     def planes(self) -> dict[str, Tensor]:
         """The tensors held, by attribute name."""
         names = ("low", "high", "sign", "scale", "keep")
         return {name: plane for name in names if (plane := getattr(self, name)) is not None}
 
-    def map(self, function) -> LogStorage:
+    def map(self, function: Callable[[Tensor], Tensor]) -> LogStorage:
         """A new storage with `function` (a clone, a move to another device) applied to every plane."""
         planes = {name: function(plane) for name, plane in self.planes().items()}
-        return LogStorage(self.format, self.count, **{"high": None, **planes}, group=self.group)
+        return LogStorage.from_planes(self.format, self.count, planes, self.group)
 
     @property
     def nbytes(self) -> int:
@@ -88,12 +95,9 @@ class LogStorage:
     def decode_at(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Values of the weights at flat positions `index` (int64, any shape), touching no other."""
         bits = self.format.bits
-        if bits == 8:
-            exponent = self.low[index]
-        elif bits < 8:
-            exponent = _field(self.low, index, bits)
-        else:
-            exponent = self.low[index] + (_field(self.high, index, bits - 8) << 8)
+        exponent = _field(self.low, index, min(bits, 8))
+        if self.high is not None:
+            exponent = exponent + (_field(self.high, index, bits - 8) << 8)
         values = self.format.decode(exponent, _field(self.sign, index, 1).bool(), self.scale, dtype)
         if self.keep is not None:
             values = values.masked_fill_(_field(self.keep, index // self.group, 1) == 0, 0)
@@ -105,7 +109,7 @@ class LogStorage:
         """Replace all rungs and signs (flat, `count` of each); scale and pruning stay."""
         low, high = pack_codes(exponent, self.format.bits)
         self.low.copy_(low)
-        if self.high is not None:
+        if self.high is not None and high is not None:
             self.high.copy_(high)
         self.sign.copy_(pack(negative, 1))
 
@@ -146,7 +150,9 @@ def check_finite(x: Tensor, what: str) -> None:
     """Raise ValueError naming `what` if x holds NaN or infinity."""
     bad = x.numel() - int(torch.isfinite(x).sum())
     if bad:
-        raise ValueError(f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first")
+        raise ValueError(
+            f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
+        )
 
 
 def signs_of(values: Tensor, key: int = 0) -> Tensor:
@@ -161,6 +167,8 @@ def signs_of(values: Tensor, key: int = 0) -> Tensor:
 
 def _field(plane: Tensor, index: Tensor, width: int) -> Tensor:
     """Values number `index` of a packed stream: at most two neighbouring bytes hold each."""
+    if width == 8:
+        return plane[index].to(torch.int32)
     bit = index * width
     byte = bit >> 3
     after = (byte + 1).clamp_(max=plane.numel() - 1)

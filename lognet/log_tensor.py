@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_map
 
 from .log_storage import LogStorage, check_finite, signs_of
 from .quant.bitpack import pack
 from .quant.log_format import LogFormat, check_positive, check_rounding
 from .quant.random_bits import key_from_generator
 
-_FUNCTIONS: dict[Callable, Callable] = {}  # torch functions with an implementation of their own (see autograd.py)
-_OPS: dict[Any, Callable] = {}  # aten operations likewise
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # torch functions with an implementation of their own (see autograd.py)
+_OPS: dict[Any, Callable[..., Any]] = {}  # aten operations likewise (see dispatch.py)
+ANY_OPERATION = "any other"
 
 
 class LogTensor(Tensor):
@@ -54,11 +54,11 @@ class LogTensor(Tensor):
         size: torch.Size | tuple[int, ...],
         *,
         stride: tuple[int, ...] | None = None,
-        offset: int = 0,
+        offset: Any = 0,
         dtype: torch.dtype = torch.float32,
         requires_grad: bool = False,
     ) -> LogTensor:
-        self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        self = torch.Tensor._make_wrapper_subclass(
             cls,
             size,
             strides=_contiguous_strides(size) if stride is None else stride,
@@ -189,10 +189,10 @@ class LogTensor(Tensor):
     @property
     def mask(self) -> Tensor | None:
         """False where a weight is pruned to exactly zero (of this tensor's shape); None if none is."""
-        return None if self._storage.keep is None else _strided(self, self._storage.kept)
+        return None if self._storage.keep is None else _strided(self, self._storage.kept)  # type: ignore[arg-type]
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # type: ignore[override]
         """Bytes really held by codes, signs, scale and mask, shared with all views of them."""
         return self._storage.nbytes
 
@@ -206,7 +206,7 @@ class LogTensor(Tensor):
             exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
             signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
         """
-        if not _owns_all(self):
+        if not owns_all(self):
             raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
         negative = signs if signs.dtype == torch.bool else signs < 0
         self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
@@ -222,7 +222,7 @@ class LogTensor(Tensor):
                 is this tensor's, with trailing dimensions of 1 where one bit stands for a whole slice: (N, 1) masks
                 the rows of an (N, D) weight in N bits.
         """
-        if not _owns_all(self):
+        if not owns_all(self):
             raise ValueError("set_mask_ needs a whole LogTensor, not a view of a part of one")
         if mask is None:
             self._storage.keep, self._storage.group = None, 1
@@ -239,7 +239,7 @@ class LogTensor(Tensor):
 
     # Being a tensor
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         values = repr(self.detach().dequantize()).removeprefix("tensor(").removesuffix(")")
         extra = ", requires_grad=True" if self.requires_grad else ""
         return f"LogTensor({values}, bits={self.bits}, base_precision={self.base_precision:.4g}{extra})"
@@ -256,8 +256,7 @@ class LogTensor(Tensor):
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, Tensor], context: Any, size: Any, stride: Any) -> LogTensor:
         format, count, group, offset, dtype = context
-        planes = {"high": None, **{name[1:]: plane for name, plane in inner.items()}}
-        storage = LogStorage(format, count, **planes, group=group)
+        storage = LogStorage.from_planes(format, count, {name[1:]: plane for name, plane in inner.items()}, group)
         return LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype)
 
     # The planes by name, for __tensor_flatten__.
@@ -276,14 +275,8 @@ class LogTensor(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        handler = _OPS.get(func)
-        if handler is not None:
-            return handler(func, *args, **kwargs)
-        if func.is_view:
-            return _view(func, *args, **kwargs)
-        return _decoded(func, args, kwargs)
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
 
 
 class _Dequantize(torch.autograd.Function):
@@ -302,11 +295,19 @@ class _Dequantize(torch.autograd.Function):
         return grad.to(ctx.dtype), None
 
 
-def implements(*functions: Callable) -> Callable[[Callable], Callable]:
+def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register an implementation of torch functions for arguments among which is a LogTensor."""
+    return _register(_FUNCTIONS, functions)
 
-    def register(implementation: Callable) -> Callable:
-        _FUNCTIONS.update(dict.fromkeys(functions, implementation))
+
+def implements_op(*ops: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments."""
+    return _register(_OPS, ops)
+
+
+def _register(table: dict[Any, Callable[..., Any]], names: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        table.update(dict.fromkeys(names, implementation))
         return implementation
 
     return register
@@ -349,13 +350,14 @@ def _contiguous_strides(size: torch.Size | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _owns_all(x: LogTensor) -> bool:
+def owns_all(x: LogTensor) -> bool:
+    """Whether x is its storage, whole and in order, rather than a view of a part of it."""
     return x.numel() == x._storage.count and x.storage_offset() == 0 and x.is_contiguous()
 
 
 def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     """Read the window of flat weights that x covers, then arrange it in x's shape (contiguous)."""
-    if _owns_all(x):
+    if owns_all(x):
         return read().view(x.shape)
     if x.numel() == 0:
         return read(0, 0).view(x.shape)
@@ -364,115 +366,6 @@ def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     start = first // 8 * 8  # planes have byte boundaries at every eighth weight
     window = read(start, last + 1 - start)
     return window.as_strided(x.shape, x.stride(), window.storage_offset() + first - start).contiguous()
-
-
-def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -> LogTensor:
-    """x's layout over another storage of the same count."""
-    return LogTensor(storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=dtype or x.dtype)
-
-
-def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
-    """A contiguous copy that owns its bits."""
-    move = lambda plane: plane.to(device=device, copy=True)  # noqa: E731
-    if _owns_all(x):
-        return _like(x, x._storage.map(move), dtype)
-    storage = LogStorage.from_codes(x.format, x.exponent.reshape(-1), (x.signs < 0).reshape(-1), x.scale)
-    result = LogTensor(storage.map(move), x.shape, dtype=dtype or x.dtype)
-    return result if x.mask is None else result.set_mask_(x.mask.to(result.device))
-
-
-def _write(x: LogTensor, values: Tensor) -> None:
-    """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
-    if not _owns_all(x):  # float64 tells every rung from its neighbours: the weights outside x keep their codes
-        flat = x._storage.decode(torch.float64, masked=False)
-        flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
-        values = flat
-    x._storage.write_values(values.reshape(-1))
-
-
-# Operations of aten: a few of our own, views by their effect on a layout, all others on decoded values.
-
-
-def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
-    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout."""
-    layout = torch.empty(x._storage.count, device="meta").as_strided(x.shape, x.stride(), x.storage_offset())
-
-    def view(of: Tensor) -> LogTensor:
-        return LogTensor(x._storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
-
-    return tree_map(view, func(layout, *args, **kwargs))
-
-
-def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
-    """Run `func` on dense stand-ins; those that it wrote to are encoded back."""
-    dense: dict[int, Tensor] = {}
-
-    def stand_in(x: Any) -> Any:
-        return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
-
-    result = func(*tree_map(stand_in, args), **tree_map(stand_in, kwargs))
-    written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
-    for x in written:
-        _write(x, dense[id(x)])
-    originals = {id(dense[id(x)]): x for x in written}
-    return tree_map(lambda out: originals.get(id(out), out), result) if written else result
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
-    """The arguments that the operation's schema says it changes."""
-    specs = func._schema.arguments
-    changed = {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
-    return [args[i] if i < len(args) else kwargs.get(name) for name, i in changed.items()]
-
-
-def _op(*ops: Any) -> Callable[[Callable], Callable]:
-    def register(implementation: Callable) -> Callable:
-        _OPS.update(dict.fromkeys(ops, implementation))
-        return implementation
-
-    return register
-
-
-aten = torch.ops.aten
-
-
-@_op(aten.detach.default, aten.alias.default)
-def _detach(func: Any, x: LogTensor) -> LogTensor:
-    return _like(x, x._storage)
-
-
-@_op(aten.clone.default)
-def _clone(func: Any, x: LogTensor, *, memory_format: Any = None) -> LogTensor:
-    return _compact(x)
-
-
-@_op(aten._to_copy.default)
-def _to_copy(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
-    """A new floating dtype is only reported, and a device moves the planes: the codes never change."""
-    if dtype is None or dtype.is_floating_point:
-        return _compact(x, dtype, device)
-    return decode(x).to(dtype=dtype, device=device)
-
-
-@_op(aten.empty_like.default)
-def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
-    """Storage for a copy (`to_empty`, sharding): a LogTensor of the same ladder, its codes not yet written."""
-    if dtype is not None and not dtype.is_floating_point:
-        return torch.empty(x.shape, dtype=dtype, device=device or x.device)
-    return _compact(x, dtype, device)
-
-
-@_op(aten.copy_.default)
-def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
-    if not isinstance(x, LogTensor):
-        x.copy_(decode(source))  # type: ignore[arg-type]
-    elif isinstance(source, LogTensor) and _owns_all(x) and _owns_all(source) and x.shape == source.shape:
-        x._storage.copy_(source._storage)
-    else:
-        values = decode(source, torch.float64) if isinstance(source, LogTensor) else source
-        _write(x, values.to(device=x.device).expand(x.shape))
-    return x
 
 
 def _largest(values: Tensor) -> float:

@@ -66,8 +66,12 @@ class Summary:
         totals = ["total", "", "", "", "", f"{self.weight_bytes:,}", f"{self.state_bytes:,}", f"{self.float_bytes:,}"]
         rows.append(totals + [""] * (len(header) - len(totals)))
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = ["  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-                 for row in [header, *rows]]
+        lines = [
+            "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in [header, *rows]
+        ]
         count = self.float_bytes // 4
         if count:
             lines.append(

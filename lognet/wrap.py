@@ -14,7 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from .log_storage import check_finite
 from .log_tensor import LogTensor
-from .quant.log_format import LogFormat, check_positive, typical_magnitude
+from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 
 Pattern = str | type[nn.Module]
@@ -75,21 +75,15 @@ def wrap(
         raise TypeError(f"seed must be an int, got {seed!r}")
     slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
     _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
-    chosen = [s for s in slots if (include is None or _matches(model, s, include)) and not _matches(model, s, exclude)]
+    chosen = _choose(model, slots, include, exclude)
     made: dict[int, nn.Parameter] = {}
-    widths: dict[int, tuple[str, LogFormat]] = {}
-    for index, slot in enumerate(chosen):
-        _check_parameter(model, slot)
-        key, format = id(slot.tensor), ladder.format_of(model, slot)
-        first, known = widths.setdefault(key, (slot.name, format))
-        if known != format:
-            raise ValueError(
-                f"{slot.name} and {first} are one tied parameter, but bits_for gives them {format.bits} and {known.bits} bits"
-            )
-        if key not in made:
-            tensor = _quantized(slot, format, p_scale, init, mix64(seed, index))
-            _mask_padding(model, slot, tensor)
-            made[key] = _parameter_like(slot.tensor, tensor)
+    for slot in chosen:
+        if id(slot.tensor) not in made:
+            _check_parameter(slot)
+            names = [other for other in chosen if other.tensor is slot.tensor]
+            tensor = _quantized(slot, ladder.format_of(model, names), p_scale, init, mix64(seed, len(made)))
+            _mask_padding(slot.tensor, names, tensor)
+            made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
     _replace(model, chosen, made)
     return model
 
@@ -106,7 +100,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     'Parameter'
     """
     slots = _wrapped_slots(model)
-    made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}  # type: ignore[attr-defined]
+    made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}
     _replace(model, slots, made, warn=False)  # an optimizer is done with by now: that is the usual end of training
     return model
 
@@ -130,17 +124,16 @@ def requantize(
     format = LogFormat(bits, base_precision)  # type: ignore[arg-type]
     slots = _wrapped_slots(model)
     _check_patterns(model, slots, {"include": include, "exclude": exclude})
-    chosen = [s for s in slots if (include is None or _matches(model, s, include)) and not _matches(model, s, exclude)]
+    chosen = _choose(model, slots, include, exclude)
     made = {}
-    for slot in chosen:
-        old = slot.tensor
+    for old in {id(slot.tensor): slot.tensor for slot in chosen}.values():
         assert isinstance(old, LogTensor)
-        if id(old) in made:
-            continue
         exponent, negative = old.codes()
         magnitude = old.format.decode(exponent, torch.zeros_like(negative), old.scale, torch.float64)
         k = format.encode(magnitude, old.scale)
-        new = LogTensor.from_codes(k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype)
+        new = LogTensor.from_codes(
+            k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype
+        )
         made[id(old)] = _parameter_like(old, new.set_mask_(old.mask) if old.mask is not None else new)
     _replace(model, chosen, made)
     return model
@@ -168,9 +161,17 @@ class _Ladders:
         for width in (self.bits, *self.bits_for.values()):
             LogFormat(width, self.base_precision)  # type: ignore[arg-type]
 
-    def format_of(self, model: nn.Module, slot: _Slot) -> LogFormat:
-        width = next((w for pattern, w in self.bits_for.items() if _matches(model, slot, pattern)), self.bits)
-        return LogFormat(width, self.base_precision)  # type: ignore[arg-type]
+    def format_of(self, model: nn.Module, names: list[_Slot]) -> LogFormat:
+        """The format of one parameter, under all the names that tie it."""
+        widths = {}  # by name, where a pattern says one
+        for slot in names:
+            for pattern, width in self.bits_for.items():
+                if slot.name not in widths and _matches(model, slot, pattern):
+                    widths[slot.name] = width
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{name} {width} bits" for name, width in widths.items())
+            raise ValueError(f"bits_for gives one tied parameter several widths: {told}; give it one")
+        return LogFormat(next(iter(widths.values()), self.bits), self.base_precision)  # type: ignore[arg-type]
 
 
 def _slots(model: nn.Module) -> Iterator[_Slot]:
@@ -187,10 +188,22 @@ def _wrapped_slots(model: nn.Module) -> list[_Slot]:
     return slots
 
 
+def _choose(
+    model: nn.Module,
+    slots: list[_Slot],
+    include: Pattern | Iterable[Pattern] | None,
+    exclude: Pattern | Iterable[Pattern] | None,
+) -> list[_Slot]:
+    """The slots of the parameters that any of their names includes and none excludes: tied parameters stay tied."""
+    taken = {id(s.tensor) for s in slots if include is None or _matches(model, s, include)}
+    left = {id(s.tensor) for s in slots if _matches(model, s, exclude)}
+    return [s for s in slots if id(s.tensor) in taken - left]
+
+
 def _listed(patterns: Pattern | Iterable[Pattern] | None) -> list[Pattern]:
     if patterns is None:
         return []
-    return [patterns] if isinstance(patterns, (str, type)) else list(patterns)
+    return list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, (str, type)) else [patterns]
 
 
 def _matches(model: nn.Module, slot: _Slot, patterns: Pattern | Iterable[Pattern] | None) -> bool:
@@ -213,10 +226,12 @@ def _check_patterns(model: nn.Module, slots: list[_Slot], arguments: Mapping[str
             if not any(_matches(model, slot, pattern) for slot in slots):
                 shown = pattern if isinstance(pattern, str) else pattern.__name__
                 some = ", ".join(slot.name for slot in slots[:5])
-                raise ValueError(f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}")
+                raise ValueError(
+                    f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}"
+                )
 
 
-def _check_parameter(model: nn.Module, slot: _Slot) -> None:
+def _check_parameter(slot: _Slot) -> None:
     name, tensor = slot.name, slot.tensor
     if isinstance(tensor, LogTensor):
         raise ValueError(f"{name} is wrapped already; to change its width use lognet.requantize(model, bits=...)")
@@ -227,35 +242,35 @@ def _check_parameter(model: nn.Module, slot: _Slot) -> None:
     if tensor.is_meta:
         raise ValueError(f"{name} is on the meta device and has no values to quantise; materialise the model first")
     if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) and slot.owner.sparse:
-        raise ValueError(f"{name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False")
+        raise ValueError(
+            f"{name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False"
+        )
     check_finite(tensor.detach(), f"parameter {name}")
 
 
 def _quantized(slot: _Slot, format: LogFormat, p_scale: float, init: str, key: int) -> LogTensor:
     x = slot.tensor.detach()
-    sigma_star = p_scale * typical_magnitude(x)
     generator = torch.Generator(device=x.device).manual_seed(key & (2**63 - 1))
     try:
         if init == "uniform":
             words = random_words(2 * x.numel(), key, x.device).view(2, *x.shape)
+            scale = p_scale * typical_magnitude(x)
             exponent, signs = words[0] % (format.last_rung + 1), 1 - 2 * (words[1] & 1)
-            return LogTensor.from_codes(exponent, signs, format.bits, sigma_star, format.base_precision, x.dtype)
-        largest = float(x.abs().max()) if x.numel() else 0.0
-        scale = max(sigma_star, largest)
+            return LogTensor.from_codes(exponent, signs, format.bits, scale, format.base_precision, x.dtype)
+        scale = parameter_scale(x, p_scale)
         return LogTensor.from_float(x, format.bits, format.base_precision, scale, generator=generator)
     except ValueError as error:
         raise ValueError(f"parameter {slot.name}: {error}") from None
 
 
-def _mask_padding(model: nn.Module, slot: _Slot, tensor: LogTensor) -> None:
-    """Keep the zero padding row of an embedding zero, also where the embedding shares its weight with a linear."""
-    for other in _slots(model):
-        if other.tensor is slot.tensor and isinstance(other.owner, (nn.Embedding, nn.EmbeddingBag)):
-            padding = other.owner.padding_idx
-            if padding is not None and not bool(slot.tensor.detach()[padding].any()):
-                mask = torch.ones(tensor.shape[0], 1, dtype=torch.bool, device=tensor.device)
-                mask[padding] = False
-                tensor.set_mask_(mask)
+def _mask_padding(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
+    """Keep the zero padding row of an embedding zero, also where a linear layer shares the weight."""
+    for slot in names:
+        padding = slot.owner.padding_idx if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) else None
+        if padding is not None and not bool(old.detach()[padding].any()):
+            mask = torch.ones(new.shape[0], 1, dtype=torch.bool, device=new.device)
+            mask[padding] = False
+            new.set_mask_(mask)
 
 
 def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:

@@ -121,7 +121,7 @@ class Madam(Optimizer):
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
         """
-        fixed = {"sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
+        fixed: dict[str, Any] = {"sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
         for name in fixed.keys() & kwargs.keys():
             raise TypeError(f"Madam.paper fixes {name}={fixed[name]!r}; use Madam(..., {name}=...) to choose it")
         return cls(params, lr, p_scale, g_bound, beta=beta, **fixed, **kwargs)

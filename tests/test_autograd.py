@@ -31,7 +31,12 @@ CASES = {
     "conv2d grouped": (lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 0), groups=2), (2, 4, 6, 7), (6, 2, 3, 2), (6,)),
     "conv2d depthwise": (lambda x, w, b: F.conv2d(x, w, b, groups=4), (2, 4, 6, 7), (4, 1, 3, 3), None),
     "conv3d": (lambda x, w, b: F.conv3d(x, w, b, padding=(1, 0, 1)), (2, 2, 4, 5, 3), (3, 2, 2, 2, 2), (3,)),
-    "transposed 1d": (lambda x, w, b: F.conv_transpose1d(x, w, b, stride=2, output_padding=1), (2, 3, 5), (3, 4, 3), (4,)),
+    "transposed 1d": (
+        lambda x, w, b: F.conv_transpose1d(x, w, b, stride=2, output_padding=1),
+        (2, 3, 5),
+        (3, 4, 3),
+        (4,),
+    ),
     "transposed 2d": (lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 0, 1, 2), (2, 3, 4, 5), (3, 4, 3, 2), (4,)),
     "transposed 2d grouped": (lambda x, w, b: F.conv_transpose2d(x, w, b, groups=2), (2, 4, 4, 5), (4, 3, 3, 2), (6,)),
     "transposed 3d": (F.conv_transpose3d, (1, 2, 3, 3, 2), (2, 3, 2, 2, 2), (3,)),
@@ -69,7 +74,9 @@ def both(name, dtype, bits=10):
     return operation, (xs[0], *logs), (xs[1], *dense)
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's own, on its side of the comparison
+@pytest.mark.filterwarnings(
+    "ignore:Using padding='same' with even kernel"
+)  # torch's own, on its side of the comparison
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_equal_those_of_the_dequantised_weight(name, dtype):

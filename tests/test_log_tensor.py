@@ -71,14 +71,16 @@ def test_zeros_stand_on_the_last_rung_with_a_seeded_sign():
     assert (w.exponent == 255).all()
     assert 400 < (w.signs == 1).sum() < 600
     assert torch.equal(w.signs, LogTensor.from_float(x, scale=1.0).signs)
-    draw = lambda seed: LogTensor.from_float(x, scale=1.0, generator=torch.Generator().manual_seed(seed)).signs  # noqa: E731
+    draw = lambda seed: LogTensor.from_float(x, scale=1.0, generator=torch.Generator().manual_seed(seed)).signs
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
 
 
 def test_stochastic_rounding_draws_from_the_generator():
     x = torch.full((1000,), math.exp(-0.3 * lognet.LogFormat(8).base_precision))
-    draw = lambda seed: LogTensor.from_float(x, scale=1.0, rounding="stochastic", generator=torch.Generator().manual_seed(seed))  # noqa: E731
+    draw = lambda seed: LogTensor.from_float(
+        x, scale=1.0, rounding="stochastic", generator=torch.Generator().manual_seed(seed)
+    )
     assert torch.equal(draw(1).exponent, draw(1).exponent)
     assert not torch.equal(draw(1).exponent, draw(2).exponent)
     torch.manual_seed(0)

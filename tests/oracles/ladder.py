@@ -17,5 +17,5 @@ def rung(k: int, scale: float, base_precision: float) -> float:
 
 def nearest_rung(x: float, scale: float, base_precision: float, bits: int) -> int:
     """The rung closest to |x| in log space, found by trying every one of them."""
-    distance = lambda k: abs(math.log(abs(x)) - math.log(rung(k, scale, base_precision)))  # noqa: E731
+    distance = lambda k: abs(math.log(abs(x)) - math.log(rung(k, scale, base_precision)))
     return min(range(2**bits), key=distance)

@@ -15,7 +15,9 @@ def test_paper_range_is_sixty():
     assert round(LogFormat(12, base_precision=0.001).range, 1) == 60.0
 
 
-@pytest.mark.parametrize(("bits", "octaves"), [(2, 6), (3, 7), (4, 7.5), (8, 8 - 1 / 32), (10, 8 - 1 / 128), (12, 8 - 1 / 512)])
+@pytest.mark.parametrize(
+    ("bits", "octaves"), [(2, 6), (3, 7), (4, 7.5), (8, 8 - 1 / 32), (10, 8 - 1 / 128), (12, 8 - 1 / 512)]
+)
 def test_default_ladder_spans_eight_octaves(bits, octaves):
     assert math.log2(LogFormat(bits).range) == pytest.approx(octaves, rel=1e-12)
     assert LogFormat(bits).base_precision == default_base_precision(bits)
@@ -29,7 +31,9 @@ def test_every_code_decodes_to_the_paper_and_encodes_to_itself(bits, dtype, base
     k = torch.arange(2**bits)
     for negative in (False, True):
         values = ladder.decode(k, torch.full_like(k, negative, dtype=torch.bool), scale, dtype)
-        expected = torch.tensor([rung(i, float(scale), ladder.base_precision) for i in range(2**bits)], dtype=torch.float64)
+        expected = torch.tensor(
+            [rung(i, float(scale), ladder.base_precision) for i in range(2**bits)], dtype=torch.float64
+        )
         tolerance = 2e-15 if dtype == torch.float64 else 1.3e-7  # two roundings
         torch.testing.assert_close(values.double(), -expected if negative else expected, rtol=tolerance, atol=0)
         for rounding in ("nearest", "stochastic"):
@@ -41,7 +45,7 @@ def test_every_code_decodes_to_the_paper_and_encodes_to_itself(bits, dtype, base
 def test_the_midpoint_between_rungs_is_in_log_space(bits, dtype):
     ladder, scale = LogFormat(bits), torch.tensor(0.9)
     k = torch.arange(2**bits - 1)
-    value = lambda position: (0.9 * torch.exp(-position * ladder.base_precision)).to(dtype)  # noqa: E731
+    value = lambda position: (0.9 * torch.exp(-position * ladder.base_precision)).to(dtype)
     middle = k.double() + 0.5
     aside = 0.01  # of a rung; the float32 grid is finer than that at every width
     assert torch.equal(ladder.encode(value(middle - aside), scale), k.to(torch.int32))
@@ -107,4 +111,6 @@ def test_typical_magnitude(dtype):
     assert typical_magnitude(torch.tensor([3.0, -4.0], dtype=dtype)) == pytest.approx(math.sqrt(12.5))
     assert typical_magnitude(torch.zeros(3, dtype=dtype)) == ZERO_SIGMA
     assert typical_magnitude(torch.zeros(0, dtype=dtype)) == ZERO_SIGMA
-    assert typical_magnitude(torch.full((9,), 3e4, dtype=dtype)) == pytest.approx(3e4, rel=4e-3)  # squares overflow half
+    assert typical_magnitude(torch.full((9,), 3e4, dtype=dtype)) == pytest.approx(
+        3e4, rel=4e-3
+    )  # squares overflow half

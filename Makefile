@@ -1,0 +1,56 @@
+# lognet: everything a newcomer or a maintainer runs. Each target sets up its own virtual environment first.
+PYTHON ?= python3
+PYTHON_OLDEST ?= python3.10
+VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
+CONSTRAINTS ?= requirements/constraints.txt
+SWEEP_ARGS ?=
+PYTEST_ARGS ?=
+
+EXTRAS := sweep,quant,dev
+# Tools that torch calls by name (ninja) are in the environment's own bin folder.
+in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help sweep test test-slow test-oldest lint format clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
+	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
+
+test: $(VENV)/.installed  ## the test suite, without what is marked slow
+	$(in_venv) -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed  ## only what is marked slow (many minutes)
+	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)
+
+test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
+	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
+
+lint: $(VENV)/.installed  ## ruff check, ruff format --check and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed  ## rewrite the code as ruff would have it
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the virtual environments, builds and caches (sweep-results/ stays)
+	rm -rf $(VENV) $(VENV_OLDEST) build dist lognet.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find lognet optim quant tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The stamp is written last and removed first: an environment without one is unfinished and is made again from nothing,
+# one whose stamp is merely older than the requirements is brought up to date.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' here: install Python 3.10 or newer, or name one with PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: lognet needs Python 3.10 or newer and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1): name another with PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: '$(PYTHON)' has no venv module: install it (Debian, Ubuntu: the package python3-venv), or name another Python with PYTHON=..." >&2; exit 1; }
+	@echo "Setting up $(VENV) (some minutes the first time)"
+	@test -e $@ || "$(PYTHON)" -m venv --clear $(VENV)
+	@rm -f $@
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
+	@touch $@

@@ -1,0 +1,118 @@
+"""What the operations of aten do to LogTensors: views move the layout, writes encode, all else decodes.
+
+Importing this module registers them; `lognet` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_map
+
+from .log_storage import LogStorage
+from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op, owns_all
+
+aten = torch.ops.aten
+
+
+def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -> LogTensor:
+    """x's layout over another storage of the same count."""
+    return LogTensor(storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=dtype or x.dtype)
+
+
+def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
+    """A contiguous copy that owns its bits."""
+    move = lambda plane: plane.to(device=device, copy=True)
+    if owns_all(x):
+        return _like(x, x._storage.map(move), dtype)
+    storage = LogStorage.from_codes(x.format, x.exponent.reshape(-1), (x.signs < 0).reshape(-1), x.scale)
+    result = LogTensor(storage.map(move), x.shape, dtype=dtype or x.dtype)
+    return result if x.mask is None else result.set_mask_(x.mask.to(result.device))
+
+
+def _write(x: LogTensor, values: Tensor) -> None:
+    """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
+    if not owns_all(x):  # float64 tells every rung from its neighbours: the weights outside x keep their codes
+        flat = x._storage.decode(torch.float64, masked=False)
+        flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
+        values = flat
+    x._storage.write_values(values.reshape(-1))
+
+
+@implements_op(ANY_OPERATION)
+def _any(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Every operation without an implementation below."""
+    return _view(func, *args, **kwargs) if func.is_view else _decoded(func, args, kwargs)
+
+
+def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout."""
+    layout = torch.empty(x._storage.count, device="meta").as_strided(x.shape, x.stride(), x.storage_offset())
+
+    def view(of: Tensor) -> LogTensor:
+        return LogTensor(x._storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
+
+    return tree_map(view, func(layout, *args, **kwargs))
+
+
+def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run `func` on dense stand-ins; those that it wrote to are encoded back."""
+    dense: dict[int, Tensor] = {}
+
+    def stand_in(x: Any) -> Any:
+        return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
+
+    result = func(*tree_map(stand_in, args), **tree_map(stand_in, kwargs))
+    written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
+    for x in written:
+        _write(x, dense[id(x)])
+    originals = {id(dense[id(x)]): x for x in written}
+    return tree_map(lambda out: originals.get(id(out), out), result) if written else result
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The arguments that the operation's schema says it changes."""
+    specs = func._schema.arguments
+    changed = {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
+    return [args[i] if i < len(args) else kwargs.get(name) for name, i in changed.items()]
+
+
+@implements_op(aten.detach.default, aten.alias.default)
+def _detach(func: Any, x: LogTensor) -> LogTensor:
+    return _like(x, x._storage)
+
+
+@implements_op(aten.clone.default)
+def _clone(func: Any, x: LogTensor, *, memory_format: Any = None) -> LogTensor:
+    return _compact(x)
+
+
+@implements_op(aten._to_copy.default)
+def _to_copy(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
+    """A new floating dtype is only reported, and a device moves the planes: the codes never change."""
+    if dtype is None or dtype.is_floating_point:
+        return _compact(x, dtype, device)
+    return decode(x).to(dtype=dtype, device=device)
+
+
+@implements_op(aten.empty_like.default)
+def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
+    """Storage for a copy (`to_empty`, sharding): a LogTensor of the same ladder, its codes not yet written."""
+    if dtype is not None and not dtype.is_floating_point:
+        return torch.empty(x.shape, dtype=dtype, device=device or x.device)
+    return _compact(x, dtype, device)
+
+
+@implements_op(aten.copy_.default)
+def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
+    if not isinstance(x, LogTensor):
+        x.copy_(decode(source))  # type: ignore[arg-type]
+    elif isinstance(source, LogTensor) and owns_all(x) and owns_all(source) and x.shape == source.shape:
+        x._storage.copy_(source._storage)
+    else:
+        values = decode(source, torch.float64) if isinstance(source, LogTensor) else source
+        _write(x, values.to(device=x.device).expand(x.shape))
+    return x
