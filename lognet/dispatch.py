@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from .log_storage import LogStorage
-from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op, owns_all
+from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -
 def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
     """A contiguous copy that owns its bits."""
     move = lambda plane: plane.to(device=device, copy=True)
-    if owns_all(x):
+    if x._whole:
         return _like(x, x._storage.map(move), dtype)
     storage = LogStorage.from_codes(x.format, x.exponent.reshape(-1), (x.signs < 0).reshape(-1), x.scale)
     result = LogTensor(storage.map(move), x.shape, dtype=dtype or x.dtype)
@@ -34,7 +34,7 @@ def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.devic
 
 def _write(x: LogTensor, values: Tensor) -> None:
     """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
-    if not owns_all(x):  # float64 tells every rung from its neighbours: the weights outside x keep their codes
+    if not x._whole:  # float64 tells every rung from its neighbours: the weights outside x keep their codes
         flat = x._storage.decode(torch.float64, masked=False)
         flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
         values = flat
@@ -110,7 +110,7 @@ def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> 
     """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
     if not isinstance(x, LogTensor):
         x.copy_(decode(source))  # type: ignore[arg-type]
-    elif isinstance(source, LogTensor) and owns_all(x) and owns_all(source) and x.shape == source.shape:
+    elif isinstance(source, LogTensor) and x._whole and source._whole and x.shape == source.shape:
         x._storage.copy_(source._storage)
     else:
         values = decode(source, torch.float64) if isinstance(source, LogTensor) else source

@@ -1,0 +1,26 @@
+"""torch.compile traces through LogTensors in one graph, and does not trace again when their codes move."""
+
+import pytest
+import torch
+from torch import nn
+
+import lognet
+from lognet.optim import Madam
+
+
+@pytest.mark.parametrize("bits", [4, 8, 10])
+def test_one_graph_forward_and_backward_equal_to_eager(bits):
+    torch._dynamo.reset()
+    model = lognet.wrap(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)), bits=bits)
+    compiled, optimizer = torch.compile(model, fullgraph=True, backend="aot_eager"), Madam(model.parameters(), lr=0.1)
+    x = torch.randn(5, 6)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            results = []
+            for forward in (compiled, model):
+                model.zero_grad()
+                out = forward(x)
+                out.square().sum().backward()
+                results.append([out.detach(), *(p.grad for p in model.parameters())])
+            torch.testing.assert_close(*results)
+            optimizer.step()
