@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from .errors import RunFailed, SweepError, need
 from .plan import DEFAULT_TASKS, TASKS, Contender, Run, contenders, load, plan
@@ -31,10 +32,20 @@ examples:
   lognet sweep --tasks cifar10 --cifar10 ~/data       ResNet-18 on your copy of CIFAR-10 (give it a GPU)"""
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SweepError(f"{message} (lognet sweep -h lists the flags)")
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags of the sweep."""
-    p = argparse.ArgumentParser(
-        prog="lognet sweep", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    p = _Parser(
+        prog="lognet sweep",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(reversed(TASKS))} (default: digits text)")
     p.add_argument(
@@ -47,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="default: 0 1 2")
     p.add_argument("--out", type=Path, default=Path("sweep-results"), metavar="DIR", help="default: sweep-results")
     p.add_argument("--text", metavar="FILE", help="train the task text on this UTF-8 file")
-    p.add_argument("--cifar10", metavar="DIR", help="add the task cifar10 on these standard files (cifar-10-batches-py)")
+    p.add_argument(
+        "--cifar10", metavar="DIR", help="add the task cifar10 on these standard files (cifar-10-batches-py)"
+    )
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of every run (default: each task's own)")
     p.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, one core each (default: all cores)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -132,13 +145,14 @@ def sweep(args: argparse.Namespace) -> int:
 def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
     """Train what is missing, keeping each run as it finishes."""
     if already:
-        print(f"{already} runs are kept in {store.folder} already; {len(pending)} to go", file=sys.stderr)
+        kept = f"{already} {'run is' if already == 1 else 'runs are'} kept"
+        print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
     try:
         execute(pending, jobs, store.keep, show)
     except (KeyboardInterrupt, RunFailed):
-        kept = sum(run.key in store.records for run in pending)
+        done = already + sum(run.key in store.records for run in pending)
         print(
-            f"lognet sweep: stopped; {already + kept} of {already + len(pending)} runs are kept in {store.folder}."
+            f"lognet sweep: stopped; {done} of {already + len(pending)} runs are kept in {store.folder}."
             " The same command goes on from there.",
             file=sys.stderr,
         )
@@ -147,11 +161,12 @@ def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: 
 
 def _finish(store: Store) -> int:
     """Write the report and print the table, which ends by naming the report."""
-    from .report import render
-
     summaries = summarise(store.runs)
     report = store.folder / REPORT_NAME
-    write_whole(report, render(summaries, store))
+    if not report.exists() or report.stat().st_mtime_ns <= store.path.stat().st_mtime_ns:
+        from .report import render  # it draws with matplotlib, which a finished sweep need not wait for
+
+        write_whole(report, render(summaries, store))
     print(table(summaries))
     print(f"\nreport: {report}")
     return 0
@@ -159,9 +174,8 @@ def _finish(store: Store) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    args = parser().parse_args(argv)
     try:
-        return sweep(args)
+        return sweep(parser().parse_args(argv))
     except SweepError as e:
         print(f"lognet sweep: error: {e}", file=sys.stderr)
         return 2

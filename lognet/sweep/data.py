@@ -187,7 +187,9 @@ def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise SweepError(f"{path} is not a CIFAR-10 batch: b'data' should be a uint8 array of rows of 3072 bytes")
     if not isinstance(labels, list) or len(labels) != len(data) or len(data) == 0:
-        raise SweepError(f"{path} is not a CIFAR-10 batch: b'labels' should list one class for each of {len(data)} rows")
+        raise SweepError(
+            f"{path} is not a CIFAR-10 batch: b'labels' should list one class for each of {len(data)} rows"
+        )
     if not all(isinstance(y, int) and 0 <= y < 10 for y in labels):
         raise SweepError(f"{path} is not a CIFAR-10 batch: its labels should be integers from 0 to 9")
     return torch.from_numpy(np.ascontiguousarray(data)).reshape(-1, 3, 32, 32), torch.tensor(labels)

@@ -84,8 +84,9 @@ class Figures:
         svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows them; the page then names no address at all
         svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
         svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{label}"', svg, count=1)
-        # Identifiers that are not hashes, such as figure_1, repeat from figure to figure; nothing refers to them.
-        svg = re.sub(r' id="[a-zA-Z.]+_?\d*"', "", svg)
+        # Names such as line2d_1 repeat from figure to figure; only those that something refers to are needed.
+        used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+        svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
         svg = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?)px [^;\"]*", r"font-size: \2px", svg)
         for placeholder, name in self._names().items():
             svg = svg.replace(placeholder, f"var(--{name})")
@@ -161,7 +162,9 @@ class Figures:
             ax.annotate(f"{training:.2f}", (i, training), (0, 3), textcoords="offset points", ha="center",
                         color=INK, fontsize=8.5)  # fmt: skip
         _name_columns(ax, rows)
-        ax.set_title("Bytes per parameter: weights (full), + optimizer state (pale)", loc="left", color=INK, fontsize=10.5)
+        ax.set_title(
+            "Bytes per parameter: weights (full), + optimizer state (pale)", loc="left", color=INK, fontsize=10.5
+        )
         ax.margins(y=0.1)
         return self._svg(figure, f"Bytes per parameter against bits, {summary.task.title}")
 

@@ -113,7 +113,9 @@ def _bytes_card(summaries: Sequence[TaskSummary]) -> str:
     row, adam = _fewest_bits(summary), summary.row("adam-fp32")
     if row is None:
         return ""
-    text = f"a parameter holds in training at {row.contender.bits} bits, {row.bytes_each('weights'):.2f} of them weights."
+    text = (
+        f"a parameter holds in training at {row.contender.bits} bits, {row.bytes_each('weights'):.2f} of them weights."
+    )
     if adam is not None:
         text += f" FP32 Adam: {adam.bytes_each('training'):.1f} and {adam.bytes_each('weights'):.1f}."
     return f'<div class="card"><b>{row.bytes_each("training"):.2f} bytes</b><span>{escape(text)}</span></div>'
@@ -125,7 +127,9 @@ def _section(summary: TaskSummary, figures: Figures, palette: dict[str, int]) ->
         f'<p class="soft">{escape(headline(summary))}</p>',
         _table(summary, palette),
         '<div class="figures">',
-        _figure(figures.loss(summary), "Mean over seeds, running mean over 5% of a run; bands span the seeds.", wide=True),
+        _figure(
+            figures.loss(summary), "Mean over seeds, running mean over 5% of a run; bands span the seeds.", wide=True
+        ),
         _figure(figures.metric(summary), "A dot is a seed, a bar the mean; the dotted line is FP32 Madam."),
         _figure(figures.size(summary), "Measured: all memory really held, gradients and activations apart."),
     ]
@@ -151,7 +155,9 @@ def _table(summary: TaskSummary, palette: dict[str, int]) -> str:
     titles = {"weights": "weights, B/par.", "training": "training, B/par."}
     lines = ["<tr>" + "".join(f"<th>{escape(titles.get(h, h))}</th>" for h in heads) + "</tr></thead><tbody>"]
     for row, line in zip(summary.rows, body, strict=True):
-        cells_ = [f'<td><i class="dot" style="background:var(--c{palette[row.contender.key]})"></i>{escape(line[0])}</td>']
+        cells_ = [
+            f'<td><i class="dot" style="background:var(--c{palette[row.contender.key]})"></i>{escape(line[0])}</td>'
+        ]
         for i, text in enumerate(line[1:], 1):
             kind = "mean" if heads[i] == "mean" else ""
             if i in compared:
@@ -163,7 +169,8 @@ def _table(summary: TaskSummary, palette: dict[str, int]) -> str:
         lines.append("<tr>" + "".join(cells_) + "</tr>")
     note = (
         "Range: worst and best seed. Differences of means, with two pooled standard errors over seeds:"
-        " green is no worse than that noise, red is worse. B/par.: bytes per parameter, of the weights and in training, with the optimizer's state."
+        " green is no worse than that noise, red is worse. B/par.: bytes per parameter, of the weights and in training,"
+        " with the optimizer's state."
     )
     return f'<div class="table"><table><thead>{"".join(lines)}</tbody></table></div><p><small>{note}</small></p>'
 
@@ -188,7 +195,8 @@ def _settings(summaries: Sequence[TaskSummary], store: Store) -> list[str]:
         }
         for row in s.rows:
             seconds = sorted(r["cpu_seconds"] for r in row.records)[len(row.records) // 2]
-            rows[row.contender.label] = _plain(row.records[0]["settings"]["optimizer"], without=("name",)) + f"; {seconds:.1f} s of CPU a run"
+            chosen = _plain(row.records[0]["settings"]["optimizer"], without=("name",))
+            rows[row.contender.label] = f"{chosen}; {seconds:.1f} s of CPU a run"
             ladder = row.records[0]["ladder"]
             if ladder is not None:
                 rows[f"{row.contender.label}: ladder"] = _ladder(ladder, row.records)

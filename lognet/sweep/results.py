@@ -117,7 +117,9 @@ class Store:
             kept = self.records.get(run.key)
             if kept is not None and kept["fingerprint"] != run.fingerprint:
                 what = _difference(kept["settings"]["optimizer"], run.settings["optimizer"])
-                raise SweepError(f"{self.folder} holds {run.task}, {run.contender.label} with other settings ({what}); {remedy}")
+                raise SweepError(
+                    f"{self.folder} holds {run.task}, {run.contender.label} with other settings ({what}); {remedy}"
+                )
         return [run for run in runs if run.key not in self.records]
 
     def describe(self, tasks: dict[str, Dataset]) -> None:

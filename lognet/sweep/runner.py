@@ -86,7 +86,7 @@ class Worker:
 
 def _environment() -> dict[str, str]:
     """The environment of a worker: one thread for every numeric library, and the parent's own lognet."""
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     return {**os.environ, **one_thread, "PYTHONPATH": path}

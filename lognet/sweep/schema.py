@@ -70,11 +70,11 @@ def _list(inner: Check, at_most: int | None = None) -> Check:
 
 def _fields(**inner: Check) -> Check:
     def check(value: Any, where: str) -> None:
-        _dict(value, where)
+        _dict(value, where or "the document")
         for name, test in inner.items():
             if name not in value:
-                raise SweepError(f"{where} lacks {name!r}")
-            test(value[name], f"{where}.{name}")
+                raise SweepError(f"{where or 'the document'} lacks {name!r}")
+            test(value[name], f"{where}.{name}" if where else name)
 
     return check
 
@@ -121,7 +121,7 @@ def check(document: Any) -> None:
     """Raise `SweepError` if `document` is not a results document; the message names the first field that is wrong."""
     if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
         raise SweepError(f"schema should be {SCHEMA}, not {document['schema']!r}")
-    _document(document, "the document")
+    _document(document, "")
     for name, task in document["tasks"].items():
         _task(task, f"tasks.{name}")
     seen = set()

@@ -154,7 +154,9 @@ def table(summaries: Sequence[TaskSummary]) -> str:
         heads, body = cells(summary)
         widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
         lines = [
-            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+            "  ".join(
+                [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+            ).rstrip()
             for line in [heads, *body]
         ]
         lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
