@@ -149,7 +149,7 @@ def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: 
         print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
     try:
         execute(pending, jobs, store.keep, show)
-    except (KeyboardInterrupt, RunFailed):
+    except (KeyboardInterrupt, RunFailed, OSError):
         done = already + sum(run.key in store.records for run in pending)
         print(
             f"lognet sweep: stopped; {done} of {already + len(pending)} runs are kept in {store.folder}."

@@ -148,7 +148,11 @@ class Store:
             "versions": versions(),
             **outcome,
         }
-        self.save()
+        try:
+            self.save()
+        except BaseException:  # a full disk, Ctrl-C: what is counted as kept is on the disk
+            del self.records[run.key]
+            raise
 
     @property
     def runs(self) -> list[Record]:

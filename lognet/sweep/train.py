@@ -143,6 +143,7 @@ def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
     A run whose loss is no longer finite ends at once and is recorded as diverged: that is a result, not a failure.
     """
     device = torch.device("cuda" if run.task == "cifar10" and torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.deterministic = True
     started, started_cpu = time.perf_counter(), time.process_time()
     model = build(run, data).to(device)
     optimizer = make_optimizer(run, model)

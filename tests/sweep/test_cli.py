@@ -1,9 +1,9 @@
 """The command line's flags and errors, and what a finished sweep leaves behind."""
 
 import csv
-import fcntl
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -148,11 +148,20 @@ def test_other_optimizer_settings_are_refused(capsys, tmp_path, finished):
 
 
 def test_one_sweep_at_a_time_in_a_folder(capsys, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
     out = tmp_path / "sweep"
     out.mkdir()
     with (out / ".lock").open("w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         assert "another sweep is writing to" in refused(capsys, *TINY, "--out", out)
+
+
+@pytest.mark.parametrize(("module", "package"), [("sklearn.datasets", "scikit-learn"), ("matplotlib", "matplotlib")])
+def test_missing_packages(capsys, tmp_path, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)  # Python's own way to make an import fail
+    said = refused(capsys, *TINY, "--out", tmp_path / "sweep")
+    assert f'the sweep needs {package}; install it with: pip install "lognet[sweep]"' in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_in_a_real_process_has_no_traceback():
