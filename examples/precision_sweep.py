@@ -11,7 +11,6 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import lognet
-from lognet.memory import held_bytes
 from lognet.optim import Madam
 
 STEPS, BATCH = 200, 64
@@ -51,7 +50,7 @@ def run(name, bits=None):
     with torch.no_grad():
         accuracy = (model(x[test]).argmax(1) == y[test]).float().mean()
     count = sum(p.numel() for p in model.parameters())
-    return 100 * float(accuracy), held_bytes(model) / count, held_bytes(model, optimizer) / count
+    return 100 * float(accuracy), lognet.held_bytes(model) / count, lognet.held_bytes(model, optimizer) / count
 
 
 if __name__ == "__main__":

@@ -150,7 +150,8 @@ def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: 
     try:
         execute(pending, jobs, store.keep, show)
     except (KeyboardInterrupt, RunFailed, OSError):
-        done = already + sum(run.key in store.records for run in pending)
+        on_disk = Store(store.folder).records  # a full disk or a second Ctrl-C may have stopped the last one
+        done = already + sum(run.key in on_disk for run in pending)
         print(
             f"lognet sweep: stopped; {done} of {already + len(pending)} runs are kept in {store.folder}."
             " The same command goes on from there.",

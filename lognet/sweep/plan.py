@@ -16,7 +16,7 @@ from typing import Any
 from .data import Dataset, load_cifar10, load_digits, load_text
 from .errors import SweepError
 
-MADAM: dict[str, Any] = {"lr": 0.06, "p_scale": 12.0, "g_bound": 3.0, "beta": 0.999, "momentum": 0.0}
+MADAM: dict[str, Any] = {"lr": 0.08, "p_scale": 6.0, "g_bound": 3.0, "beta": 0.999, "momentum": 0.0}
 """Madam's settings on both embedded tasks, the same for every precision."""
 
 PAPER_MADAM: dict[str, Any] = {"lr": 0.01, "p_scale": 3.0, "g_bound": 8.0, "beta": 0.999, "momentum": 0.0}

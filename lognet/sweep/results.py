@@ -148,11 +148,7 @@ class Store:
             "versions": versions(),
             **outcome,
         }
-        try:
-            self.save()
-        except BaseException:  # a full disk, Ctrl-C: what is counted as kept is on the disk
-            del self.records[run.key]
-            raise
+        self.save()
 
     @property
     def runs(self) -> list[Record]:
