@@ -204,6 +204,11 @@ class LogTensor(Tensor):
         """Bytes really held by codes, signs, scale and mask, shared with all views of them."""
         return self._storage.nbytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        return self._whole
+
     # Writing it
 
     @torch.no_grad()
