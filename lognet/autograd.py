@@ -67,10 +67,15 @@ class _Linear(Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ dense(weight)
         if ctx.needs_input_grad[1]:
-            grad_weight = grad.reshape(-1, grad.shape[-1]).t() @ dense(x).reshape(-1, x.shape[-1])
+            grad_weight = _rows_of(grad).t() @ _rows_of(dense(x))
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
-            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
+            grad_bias = _rows_of(grad).sum(0)
         return grad_x, grad_weight, grad_bias
+
+
+def _rows_of(x: Tensor) -> Tensor:
+    """All but the last dimension as one; reshape(-1, length) cannot tell how many where the length is 0."""
+    return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
 class _Convolution(Function):
@@ -184,6 +189,8 @@ def conv(
         padding = [t // 2 for t in total]
     elif padding == "valid":
         padding = 0
+    elif isinstance(padding, str):
+        raise ValueError(f"padding must be numbers, 'same' or 'valid', got {padding!r}")
     return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups)
 
 
@@ -224,8 +231,14 @@ def embedding(
     """`torch.nn.functional.embedding` for a LogTensor weight; gradients are dense.
 
     Raises:
-        ValueError: `sparse=True` (LogTensors have dense gradients), or `padding_idx` outside the table.
+        ValueError: `sparse=True` (LogTensors have dense gradients), `padding_idx` outside the table, or a weight that
+            is not two-dimensional.
+        TypeError: indices that are not int32 or int64.
     """
+    if weight.dim() != 2:
+        raise ValueError(f"weight must be two-dimensional, got shape {tuple(weight.shape)}")
+    if input.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"embedding indices must be int32 or int64, got {input.dtype}; use input.long()")
     if sparse:
         raise ValueError(
             "sparse=True is not supported with a LogTensor weight, whose gradients are dense; use sparse=False"
@@ -249,16 +262,16 @@ def _aten_embedding(
     return embedding(indices, weight, None if padding_idx < 0 else padding_idx, None, 2.0, scale_grad_by_freq, sparse)
 
 
-@implements(
-    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm
-)
-def matmul(input: Tensor, other: Tensor) -> Tensor:
+@implements(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor.
 
     >>> w = LogTensor.from_float(torch.eye(2) + 1)
     >>> (torch.ones(2) @ w).shape
     torch.Size([2])
     """
+    if out is not None:
+        return torch.matmul(dense(input), dense(other), out=out)
     input, other = _autocast(input, other)
     if input.dim() < 2 or other.dim() < 2:  # matrix-vector: views of the codes make matrices of the vectors
         a = input.unsqueeze(0) if input.dim() == 1 else input
@@ -267,6 +280,20 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         product = product.squeeze(-2) if input.dim() == 1 else product
         return product.squeeze(-1) if other.dim() == 1 else product
     return _MatMul.apply(input, other)
+
+
+@implements(torch.mm, torch.Tensor.mm)
+def _mm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
+    if kwargs or (input.dim(), mat2.dim()) != (2, 2):  # an output to write to, or torch's own error
+        return torch.mm(dense(input), dense(mat2), **kwargs)
+    return matmul(input, mat2)
+
+
+@implements(torch.bmm, torch.Tensor.bmm)
+def _bmm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
+    if kwargs or (input.dim(), mat2.dim()) != (3, 3):
+        return torch.bmm(dense(input), dense(mat2), **kwargs)
+    return matmul(input, mat2)
 
 
 @implements(torch.Tensor.__rmatmul__)

@@ -44,17 +44,29 @@ def _write(x: LogTensor, values: Tensor) -> None:
 @implements_op(ANY_OPERATION)
 def _any(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Every operation without an implementation below."""
+    if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
+        raise NotImplementedError(
+            f"{func} changes the shape of a tensor in place, which a LogTensor cannot do; use the form that returns a"
+            " view (w.t() for w.t_()), or work on w.dequantize()"
+        )
     return _view(func, *args, **kwargs) if func.is_view else _decoded(func, args, kwargs)
 
 
 def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
-    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout."""
-    layout = torch.empty(x._storage.count, device="meta").as_strided(x.shape, x.stride(), x.storage_offset())
+    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout.
+
+    Views that read the bytes as another dtype (``view(torch.int32)``, ``view_as_complex``) need decoded bytes.
+    """
+    layout = torch.empty(x._storage.count, dtype=x.dtype, device="meta")
+    layout = layout.as_strided(x.shape, x.stride(), x.storage_offset())
+    views = func(layout, *args, **kwargs)
+    if any(of.dtype != x.dtype for of in tree_iter(views)):
+        return func(decode(x), *args, **kwargs)
 
     def view(of: Tensor) -> LogTensor:
         return LogTensor(x._storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
 
-    return tree_map(view, func(layout, *args, **kwargs))
+    return tree_map(view, views)
 
 
 def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
@@ -102,6 +114,10 @@ def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = Non
     """Storage for a copy (`to_empty`, sharding): a LogTensor of the same ladder, its codes not yet written."""
     if dtype is not None and not dtype.is_floating_point:
         return torch.empty(x.shape, dtype=dtype, device=device or x.device)
+    if x.is_meta and device is not None:  # no values to take along: every code 0 on the scale 1, until written
+        storage = x._storage.map(lambda plane: torch.zeros_like(plane, device=device))
+        storage.scale.fill_(1)
+        return _like(x, storage, dtype)
     return _compact(x, dtype, device)
 
 

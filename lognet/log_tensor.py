@@ -204,6 +204,11 @@ class LogTensor(Tensor):
         """Bytes really held by codes, signs, scale and mask, shared with all views of them."""
         return self._storage.nbytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        return self._whole
+
     # Writing it
 
     @torch.no_grad()
@@ -325,9 +330,32 @@ def _register(table: dict[Any, Callable[..., Any]], names: Any) -> Callable[[Cal
     return register
 
 
-@implements(Tensor.numpy, Tensor.__array__)
-def _numpy(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
-    return x.dequantize().__array__(*args) if args else x.dequantize().numpy(**kwargs)
+@implements(Tensor.numpy)
+def _numpy(x: LogTensor, **kwargs: Any) -> Any:
+    return x.dequantize().numpy(**kwargs)
+
+
+@implements(Tensor.__array__)
+def _array(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    return x.dequantize().__array__(*args, **kwargs)
+
+
+@implements(Tensor.__dlpack__)
+def _dlpack(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    return x.dequantize().__dlpack__(*args, **kwargs)
+
+
+@implements(Tensor.share_memory_)
+def _share_memory(x: LogTensor) -> LogTensor:
+    """Torch's own would take the address of the dense tensor that does not exist."""
+    for plane in x._storage.planes().values():
+        plane.share_memory_()
+    return x
+
+
+@implements(Tensor.is_shared)
+def _is_shared(x: LogTensor) -> bool:
+    return all(plane.is_shared() for plane in x._storage.planes().values())
 
 
 @implements(Tensor.tolist)

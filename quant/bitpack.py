@@ -47,7 +47,7 @@ def pack(values: Tensor, width: int) -> Tensor:
     """
     flat = values.reshape(-1)
     if width == 8:
-        return flat.to(torch.uint8)
+        return flat.to(torch.uint8, copy=True)  # never the caller's own memory
     if 8 % width == 0:  # whole values in every byte: stay in bytes
         lanes = _padded(flat, 8 // width, torch.uint8)
         return (lanes << _shifts(8 // width, width, torch.uint8, flat.device)).sum(dim=1, dtype=torch.uint8)
