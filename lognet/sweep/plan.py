@@ -79,7 +79,7 @@ TASKS = {
             decimals=3,
             steps=600,
             batch=16,
-            adam_lr=0.003,
+            adam_lr=0.01,
             madam=MADAM,
             model={"kind": "Transformer", "width": 64, "heads": 4, "layers": 2},
         ),
@@ -102,7 +102,7 @@ TASKS = {
 
 DEFAULT_TASKS = ("digits", "text")
 
-SCHEDULE: dict[str, Any] = {"kind": "warm-up then cosine", "warmup_share": 0.05, "final_share": 0.02}
+SCHEDULE: dict[str, Any] = {"kind": "warm-up then cosine", "warmup_share": 0.2, "final_share": 0.02}
 """The learning rate over time, as shares of the run and of the peak: the same for every contender."""
 
 
