@@ -302,8 +302,8 @@ def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _rows(weight: LogTensor, index: Tensor) -> Tensor:
-    """weight[index], decoding only those rows."""
-    if bool(((index < 0) | (index >= weight.shape[0])).any()):
+    """weight[index], decoding only those rows. A compiled graph cannot ask for values: there no index is checked."""
+    if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= weight.shape[0])).any()):
         raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(

@@ -24,3 +24,16 @@ def test_one_graph_forward_and_backward_equal_to_eager(bits):
                 results.append([out.detach(), *(p.grad for p in model.parameters())])
             torch.testing.assert_close(*results)
             optimizer.step()
+
+
+def test_an_embedding_compiles_into_one_graph():
+    torch._dynamo.reset()
+    model = lognet.wrap(nn.Sequential(nn.Embedding(7, 4, padding_idx=0), nn.Linear(4, 3)))
+    index, grads = torch.tensor([[1, 0, 6]]), []
+    outs = [forward(index) for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager"))]
+    for out in outs:
+        model.zero_grad()
+        out.square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(outs[0], outs[1])
+    torch.testing.assert_close(*grads)
