@@ -1,0 +1,208 @@
+"""Fast forms: how a layer over an algebra becomes one matrix product or one convolution, read off the structure table.
+
+A weight tuple acts on an activation tuple by a real A x A matrix. In most algebras that matrix falls into *columns*,
+blocks that do not mix: in M_n(R), W . X acts on each column of X alone, and by the same n x n matrix W. So the column
+joins the batch, and the weight multiplies as it is (in the plainest layout, not expanded)::
+
+    y[b, c, (o, p)] = sum over (i, m) of W[(o, p), (i, m)] x[b, c, (i, m)]        M_n(R), n columns
+    y[b, (o, p)]    = sum over (i, m) of W[(o, p), (i, m)] x[b, (i, m)]           C, H: one column, W the dense expansion
+    y[k, b, o]      = sum over i of W[k, o, i] x[k, b, i]                         D_N: N columns, each with its own weight
+
+M_2(C) is two columns of complex pairs. Activations in the order (column, tuple, row) are *column-outermost*; `to_columns`
+and `from_columns` go there and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .algebra import Algebra
+
+LAYOUTS = ("tuples", "columns")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the components of an algebra fall into columns.
+
+    Component ``(row * columns + column) * inner + j`` belongs to `column`; `height` = rows * inner of them make one.
+
+    Attributes:
+        rows, columns, inner: the factors of A.
+        shared: the weight acts on every column alike (M_n), rather than by its own components on each (D_N).
+    """
+
+    rows: int
+    columns: int
+    inner: int
+    shared: bool
+
+    @property
+    def height(self) -> int:
+        """Components in a column."""
+        return self.rows * self.inner
+
+    @property
+    def trivial(self) -> bool:
+        """Whether both layouts are the same."""
+        return self.columns == 1 or self.height == 1 == self.columns
+
+
+@lru_cache(maxsize=64)
+def columns_of(algebra: Algebra) -> Columns:
+    """Find the columns of an algebra: the classes of components that its table connects.
+
+    A table whose classes are not evenly spread, or not alike, gets one column of all components: the dense expansion.
+
+    >>> columns_of(Algebra("M3R")), columns_of(Algebra("H")).columns
+    (Columns(rows=3, columns=3, inner=1, shared=True), 1)
+    """
+    size = algebra.size
+    label = list(range(size))
+    for out, _, right, _ in algebra.entries:
+        a, b = label[out], label[right]
+        label = [min(a, b) if x in (a, b) else x for x in label]
+    names = sorted(set(label))
+    count, inner = len(names), next((i for i, x in enumerate(label) if x != label[0]), size)
+    rows = size // (count * inner) if size % (count * inner) == 0 else 0
+    if label != [names[i // inner % count] for i in range(size)] or rows * count * inner != size:
+        return Columns(size, 1, 1, True)
+    columns = Columns(rows, count, inner, True)
+    blocks = _blocks(algebra, columns)
+    if all(torch.equal(blocks[0], block) for block in blocks):
+        return columns
+    return Columns(rows, count, inner, False)
+
+
+@lru_cache(maxsize=64)
+def _blocks(algebra: Algebra, columns: Columns) -> Tensor:
+    """(columns, height out, height in, A): in each column, which weight component stands where, and its sign."""
+    factors = (columns.rows, columns.columns, columns.inner)
+    structure = algebra.structure(torch.float64).permute(0, 2, 1).reshape(*factors, *factors, algebra.size)
+    diagonal = structure.diagonal(dim1=1, dim2=4)  # row, inner, row, inner, A, column
+    return diagonal.permute(5, 0, 1, 2, 3, 4).reshape(columns.columns, columns.height, columns.height, algebra.size)
+
+
+@dataclass(frozen=True)
+class WeightForm:
+    """The rearrangement of a weight of tuples into the matrix or kernel that multiplies, and its adjoint.
+
+    Attributes:
+        algebra: whose table it is.
+        transposed: for transposed convolutions, whose weights have inputs first.
+        batched: for matrix products; columns that have weights of their own become a batch dimension of matrices
+            (in, out) rather than groups of a convolution.
+    """
+
+    algebra: Algebra
+    transposed: bool = False
+    batched: bool = False
+
+    def expand(self, weight: Tensor) -> Tensor:
+        """(out, in, *kernel, A) to (out * height, in * height, *kernel); with own weights, one such for each column.
+
+        These stand one behind the other as groups of a convolution do, or as (columns, in * height, out * height) if
+        `batched`. For M_n(R) and D_N that is a permutation of the weight; for others, its dense expansion in a column.
+        """
+        table, count, height = self._table()
+        out, inputs, *kernel = weight.shape[:-1]
+        k = len(kernel)
+        if table is None:
+            spread = weight.reshape(out, inputs, *kernel, count, height, height)
+            spread = spread.permute(k + 2, 0, k + 3, 1, k + 4, *range(2, k + 2))
+        else:
+            full = len({entry[:3] for entry in table}) == len(table) == count * height * height  # each place, once
+            shape = (count, out, height, inputs, height, *kernel)
+            spread = weight.new_empty(shape) if full else weight.new_zeros(shape)
+            negated = -weight
+            for column, p, m, t, sign in table:
+                part = negated[..., t] if sign == -1 else weight[..., t] if sign == 1 else sign * weight[..., t]
+                place = spread[column, :, p, :, m]
+                place.copy_(part) if full else place.add_(part)
+        if self.batched and not columns_of(self.algebra).shared:
+            return spread.permute(0, 3, 4, 1, 2).reshape(count, inputs * height, out * height)
+        return spread.reshape(count * out * height, inputs * height, *kernel)
+
+    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """The adjoint of `expand`: the gradient of the weight, of `shape`, from that of the matrix or kernel."""
+        table, count, height = self._table()
+        out, inputs, *kernel = shape[:-1]
+        if self.batched and not columns_of(self.algebra).shared:
+            spread = grad.reshape(count, inputs, height, out, height).permute(0, 3, 4, 1, 2)
+        else:
+            spread = grad.reshape(count, out, height, inputs, height, *kernel)
+        if table is None:
+            return spread.permute(1, 3, *range(5, 5 + len(kernel)), 0, 2, 4).reshape(shape)
+        grads = grad.new_zeros(shape[-1], *shape[:-1])
+        for column, p, m, t, sign in table:
+            grads[t].add_(spread[column, :, p, :, m], alpha=sign)
+        return grads.movedim(0, -1).contiguous()
+
+    def _table(self) -> tuple[list[tuple[int, int, int, int, float]] | None, int, int]:
+        return _entries(self.algebra, self.transposed)
+
+
+@lru_cache(maxsize=64)
+def _entries(algebra: Algebra, transposed: bool) -> tuple[list[tuple[int, int, int, int, float]] | None, int, int]:
+    """Where `WeightForm.expand` puts each weight component: (column, out row, in row, component, sign), or None if the
+    components stand in that order already; then the number of distinct columns, and their height.
+    """
+    columns = columns_of(algebra)
+    blocks = _blocks(algebra, columns)
+    blocks = blocks[:1] if columns.shared else blocks
+    blocks = blocks.transpose(1, 2) if transposed else blocks
+    table = [(*place, float(blocks[tuple(place)])) for place in blocks.nonzero().tolist()]
+    flat = blocks.reshape(-1, algebra.size)
+    identity = flat.shape[0] == algebra.size and torch.equal(flat, torch.eye(algebra.size, dtype=flat.dtype))
+    return None if identity else table, blocks.shape[0], columns.height
+
+
+def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
+    """From (tuple, component) order to column-outermost (column, tuple, row) order along `dim`, whose size stays.
+
+    Layers made with ``layout="columns"`` take and give that order; everything that works on each scalar alike
+    (activations, dropout, residual sums) works on both. For one-column algebras (R, C, H) the two are the same.
+
+    Args:
+        x: any shape, `dim` a multiple of A.
+        algebra: name or Algebra.
+        dim: the feature or channel dimension.
+
+    >>> to_columns(torch.tensor([1.0, 2, 3, 4]), "M2R")  # the matrix [[1, 2], [3, 4]] by columns
+    tensor([1., 3., 2., 4.])
+    """
+    columns = columns_of(Algebra.of(algebra))
+    return x if columns.trivial else _permuted(x, dim, columns, forth=True)
+
+
+def from_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
+    """The inverse of `to_columns`.
+
+    >>> from_columns(to_columns(torch.arange(9), "M3R"), "M3R").tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    """
+    columns = columns_of(Algebra.of(algebra))
+    return x if columns.trivial else _permuted(x, dim, columns, forth=False)
+
+
+def _permuted(x: Tensor, dim: int, columns: Columns, forth: bool) -> Tensor:
+    dim %= x.dim()
+    size = columns.height * columns.columns
+    if x.shape[dim] % size:
+        raise ValueError(f"dimension {dim} of size {x.shape[dim]} must be a multiple of {size}, the tuple size")
+    tuples = x.shape[dim] // size
+    n, inner = columns.columns, columns.inner
+    sizes = (tuples * columns.rows, n, inner) if forth else (n, tuples * columns.rows, inner)
+    split = x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+    return split.transpose(dim, dim + 1).reshape(x.shape)
+
+
+def check_layout(layout: str) -> str:
+    """Return `layout` if it is one of `LAYOUTS`, else raise ValueError."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
+    return layout
