@@ -8,7 +8,7 @@ right one (the activation v).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
@@ -56,6 +56,7 @@ class Algebra:
 
     name: str
     entries: tuple[Entry, ...] = None  # type: ignore[assignment]  # None is looked up below
+    size: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -71,6 +72,7 @@ class Algebra:
             object.__setattr__(self, "entries", _REGISTERED[self.name])
         else:
             object.__setattr__(self, "entries", _checked(self.name, self.entries))
+        object.__setattr__(self, "size", 1 + max(max(entry[:3]) for entry in self.entries))
 
     @staticmethod
     def of(algebra: str | Algebra) -> Algebra:
@@ -113,11 +115,6 @@ class Algebra:
             raise ValueError(f"algebra {self.name!r} is registered already, with another table; choose another name")
         _REGISTERED[self.name] = self.entries
         return self
-
-    @cached_property
-    def size(self) -> int:
-        """A, components of a tuple."""
-        return 1 + max(max(entry[:3]) for entry in self.entries)
 
     @property
     def multiplies(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import autograd
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm, check_layout, columns_of, from_columns, to_columns
+from .forms import WeightForm, check_layout
 from .parameters import check_bits, glorot, make_parameter, write_
 
 Size = int | Sequence[int]
@@ -53,8 +53,9 @@ def algebra_conv(
     """
     algebra = Algebra.of(algebra)
     _check_sizes(input, weight, algebra, weight.shape[1] * groups if weight.dim() > 2 else 0)
-    run = lambda x, b, form, g: autograd.conv(x, weight, b, stride, padding, dilation, g, form)
-    return _in_columns(run, input, algebra, bias, groups, layout, weight.dim() - 3, WeightForm(algebra))
+    check_layout(layout)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+    return _in_form(autograd.conv, geometry, input, weight, WeightForm(algebra), bias, groups, layout)
 
 
 def algebra_conv_transpose(
@@ -84,42 +85,41 @@ def algebra_conv_transpose(
     """
     algebra = Algebra.of(algebra)
     _check_sizes(input, weight, algebra, weight.shape[0])
-    run = lambda x, b, form, g: autograd.conv_transpose(
-        x, weight, b, stride, padding, output_padding, g, dilation, form
-    )
+    check_layout(layout)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
     form = WeightForm(algebra, transposed=True)
-    return _in_columns(run, input, algebra, bias, groups, layout, weight.dim() - 3, form)
+    return _in_form(autograd.conv_transpose, geometry, input, weight, form, bias, groups, layout)
 
 
-def _in_columns(
-    run: Any,
+def _in_form(
+    convolve: Callable[..., Tensor],
+    geometry: dict[str, Any],
     input: Tensor,
-    algebra: Algebra,
+    weight: Tensor,
+    form: WeightForm,
     bias: Tensor | None,
     groups: int,
     layout: str,
-    over: int,
-    form: WeightForm,
 ) -> Tensor:
-    """Run a convolution on column-outermost channels: shared columns join the batch, others become groups."""
-    check_layout(layout)
-    columns = columns_of(algebra)
+    """A convolution on column-outermost channels: shared columns join the batch, others become groups."""
+    columns = form.columns
     if columns.trivial:
-        return run(input, bias, form, groups)
-    batched = input.dim() == over + 2
+        return convolve(input, weight, bias, **geometry, groups=groups, form=form)
+    batched = input.dim() == weight.dim() - 1
     x = input if batched else input.unsqueeze(0)
-    x = to_columns(x, algebra, 1) if layout == "tuples" else x
+    x = columns.outermost(x, 1) if layout == "tuples" else x
     batch, channels, *space = x.shape
     if columns.shared:
-        y = run(x.reshape(batch * columns.columns, channels // columns.columns, *space), None, form, groups)
+        x = x.reshape(batch * columns.columns, channels // columns.columns, *space)
+        y = convolve(x, weight, None, **geometry, groups=groups, form=form)
         y = y.reshape(batch, -1, *y.shape[2:])
     else:
-        y = run(x, None, form, groups * columns.columns)
-    y = from_columns(y, algebra, 1) if layout == "tuples" else y
+        y = convolve(x, weight, None, **geometry, groups=groups * columns.columns, form=form)
+    y = columns.innermost(y, 1) if layout == "tuples" else y
     if bias is not None:
         bias = dense(bias).to(y.dtype)
-        bias = bias if layout == "tuples" else to_columns(bias, algebra)
-        y = y + bias.reshape(-1, *[1] * over)
+        bias = bias if layout == "tuples" else columns.outermost(bias, -1)
+        y = y + bias.reshape(-1, *[1] * (y.dim() - 2))
     return y if batched else y.squeeze(0)
 
 
@@ -165,6 +165,7 @@ class _AlgebraConv(nn.Module):
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
+        self._form = WeightForm(self.algebra, transposed=self.transposed)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             tuples = tuples_in(channels, self.algebra, name)
             if groups < 1 or tuples % groups:
@@ -368,13 +369,10 @@ class _AlgebraConvTranspose(_AlgebraConv):
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """`output_size`, as in torch.nn, chooses among the sizes that the stride leaves open."""
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
-        assert not isinstance(self.padding, str)
-        return algebra_conv_transpose(
-            *(input, self.weight, self.algebra, self.bias, self.stride, self.padding, extra),
-            groups=self.groups,
-            dilation=self.dilation,
-            layout=self.layout,
-        )
+        _check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "output_padding": extra}
+        run = autograd.conv_transpose
+        return _in_form(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         sizes, extra = tuple(output_size)[-self.over :], []

@@ -20,7 +20,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .algebra import Algebra
+from .algebra import Algebra, Entry
 
 LAYOUTS = ("tuples", "columns")
 
@@ -49,7 +49,30 @@ class Columns:
     @property
     def trivial(self) -> bool:
         """Whether both layouts are the same."""
-        return self.columns == 1 or self.height == 1 == self.columns
+        return self.columns == 1
+
+    def place(self, component: int) -> tuple[int, int]:
+        """The column of a component, and its row in it."""
+        row, column, j = component // (self.columns * self.inner), component // self.inner, component % self.inner
+        return column % self.columns, row * self.inner + j
+
+    def outermost(self, x: Tensor, dim: int) -> Tensor:
+        """From (tuple, component) order to (column, tuple, row) order along `dim`."""
+        return x if self.trivial else self._permuted(x, dim, forth=True)
+
+    def innermost(self, x: Tensor, dim: int) -> Tensor:
+        """The inverse of `outermost`."""
+        return x if self.trivial else self._permuted(x, dim, forth=False)
+
+    def _permuted(self, x: Tensor, dim: int, forth: bool) -> Tensor:
+        dim %= x.dim()
+        size = self.height * self.columns
+        if x.shape[dim] % size:
+            raise ValueError(f"dimension {dim} of size {x.shape[dim]} must be a multiple of {size}, the tuple size")
+        tuples = x.shape[dim] // size * self.rows
+        sizes = (tuples, self.columns, self.inner) if forth else (self.columns, tuples, self.inner)
+        split = x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+        return split.transpose(dim, dim + 1).reshape(x.shape)
 
 
 @lru_cache(maxsize=64)
@@ -68,39 +91,43 @@ def columns_of(algebra: Algebra) -> Columns:
         label = [min(a, b) if x in (a, b) else x for x in label]
     names = sorted(set(label))
     count, inner = len(names), next((i for i, x in enumerate(label) if x != label[0]), size)
-    rows = size // (count * inner) if size % (count * inner) == 0 else 0
-    if label != [names[i // inner % count] for i in range(size)] or rows * count * inner != size:
+    rows = size // (count * inner)
+    if rows * count * inner != size or label != [names[i // inner % count] for i in range(size)]:
         return Columns(size, 1, 1, True)
     columns = Columns(rows, count, inner, True)
-    blocks = _blocks(algebra, columns)
-    if all(torch.equal(blocks[0], block) for block in blocks):
-        return columns
-    return Columns(rows, count, inner, False)
+    blocks: list[set[Entry]] = [set() for _ in range(count)]
+    for out, left, right, sign in algebra.entries:
+        column, p = columns.place(out)
+        blocks[column].add((p, left, columns.place(right)[1], sign))
+    return columns if all(block == blocks[0] for block in blocks) else Columns(rows, count, inner, False)
 
 
-@lru_cache(maxsize=64)
-def _blocks(algebra: Algebra, columns: Columns) -> Tensor:
-    """(columns, height out, height in, A): in each column, which weight component stands where, and its sign."""
-    factors = (columns.rows, columns.columns, columns.inner)
-    structure = algebra.structure(torch.float64).permute(0, 2, 1).reshape(*factors, *factors, algebra.size)
-    diagonal = structure.diagonal(dim1=1, dim2=4)  # row, inner, row, inner, A, column
-    return diagonal.permute(5, 0, 1, 2, 3, 4).reshape(columns.columns, columns.height, columns.height, algebra.size)
-
-
-@dataclass(frozen=True)
 class WeightForm:
     """The rearrangement of a weight of tuples into the matrix or kernel that multiplies, and its adjoint.
 
-    Attributes:
+    A `lognet.autograd.Form`.
+
+    Args:
         algebra: whose table it is.
         transposed: for transposed convolutions, whose weights have inputs first.
         batched: for matrix products; columns that have weights of their own become a batch dimension of matrices
             (in, out) rather than groups of a convolution.
     """
 
-    algebra: Algebra
-    transposed: bool = False
-    batched: bool = False
+    def __init__(self, algebra: Algebra, transposed: bool = False, batched: bool = False) -> None:
+        self.columns = columns_of(algebra)
+        self.batched = batched and not self.columns.shared
+        self.count = 1 if self.columns.shared else self.columns.columns
+        # where each weight component goes: (column, out row, in row, component, sign), in this order
+        table = []
+        for out, left, right, sign in algebra.entries:
+            (column, p), (_, m) = self.columns.place(out), self.columns.place(right)
+            if column < self.count:
+                table.append((column, m, p, left, sign) if transposed else (column, p, m, left, sign))
+        self.table = sorted(table)
+        places = [entry[:3] for entry in self.table]
+        self.full = len(set(places)) == len(places) == self.count * self.columns.height**2  # each place, once
+        self.plain = self.full and [(t, sign) for *_, t, sign in self.table] == [(t, 1) for t in range(algebra.size)]
 
     def expand(self, weight: Tensor) -> Tensor:
         """(out, in, *kernel, A) to (out * height, in * height, *kernel); with own weights, one such for each column.
@@ -108,57 +135,38 @@ class WeightForm:
         These stand one behind the other as groups of a convolution do, or as (columns, in * height, out * height) if
         `batched`. For M_n(R) and D_N that is a permutation of the weight; for others, its dense expansion in a column.
         """
-        table, count, height = self._table()
+        count, height = self.count, self.columns.height
         out, inputs, *kernel = weight.shape[:-1]
         k = len(kernel)
-        if table is None:
+        if self.plain:
             spread = weight.reshape(out, inputs, *kernel, count, height, height)
             spread = spread.permute(k + 2, 0, k + 3, 1, k + 4, *range(2, k + 2))
         else:
-            full = len({entry[:3] for entry in table}) == len(table) == count * height * height  # each place, once
             shape = (count, out, height, inputs, height, *kernel)
-            spread = weight.new_empty(shape) if full else weight.new_zeros(shape)
+            spread = weight.new_empty(shape) if self.full else weight.new_zeros(shape)
             negated = -weight
-            for column, p, m, t, sign in table:
+            for column, p, m, t, sign in self.table:
                 part = negated[..., t] if sign == -1 else weight[..., t] if sign == 1 else sign * weight[..., t]
                 place = spread[column, :, p, :, m]
-                place.copy_(part) if full else place.add_(part)
-        if self.batched and not columns_of(self.algebra).shared:
+                place.copy_(part) if self.full else place.add_(part)
+        if self.batched:
             return spread.permute(0, 3, 4, 1, 2).reshape(count, inputs * height, out * height)
         return spread.reshape(count * out * height, inputs * height, *kernel)
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
         """The adjoint of `expand`: the gradient of the weight, of `shape`, from that of the matrix or kernel."""
-        table, count, height = self._table()
+        count, height = self.count, self.columns.height
         out, inputs, *kernel = shape[:-1]
-        if self.batched and not columns_of(self.algebra).shared:
+        if self.batched:
             spread = grad.reshape(count, inputs, height, out, height).permute(0, 3, 4, 1, 2)
         else:
             spread = grad.reshape(count, out, height, inputs, height, *kernel)
-        if table is None:
+        if self.plain:
             return spread.permute(1, 3, *range(5, 5 + len(kernel)), 0, 2, 4).reshape(shape)
         grads = grad.new_zeros(shape[-1], *shape[:-1])
-        for column, p, m, t, sign in table:
+        for column, p, m, t, sign in self.table:
             grads[t].add_(spread[column, :, p, :, m], alpha=sign)
         return grads.movedim(0, -1).contiguous()
-
-    def _table(self) -> tuple[list[tuple[int, int, int, int, float]] | None, int, int]:
-        return _entries(self.algebra, self.transposed)
-
-
-@lru_cache(maxsize=64)
-def _entries(algebra: Algebra, transposed: bool) -> tuple[list[tuple[int, int, int, int, float]] | None, int, int]:
-    """Where `WeightForm.expand` puts each weight component: (column, out row, in row, component, sign), or None if the
-    components stand in that order already; then the number of distinct columns, and their height.
-    """
-    columns = columns_of(algebra)
-    blocks = _blocks(algebra, columns)
-    blocks = blocks[:1] if columns.shared else blocks
-    blocks = blocks.transpose(1, 2) if transposed else blocks
-    table = [(*place, float(blocks[tuple(place)])) for place in blocks.nonzero().tolist()]
-    flat = blocks.reshape(-1, algebra.size)
-    identity = flat.shape[0] == algebra.size and torch.equal(flat, torch.eye(algebra.size, dtype=flat.dtype))
-    return None if identity else table, blocks.shape[0], columns.height
 
 
 def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
@@ -175,8 +183,7 @@ def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
     >>> to_columns(torch.tensor([1.0, 2, 3, 4]), "M2R")  # the matrix [[1, 2], [3, 4]] by columns
     tensor([1., 3., 2., 4.])
     """
-    columns = columns_of(Algebra.of(algebra))
-    return x if columns.trivial else _permuted(x, dim, columns, forth=True)
+    return columns_of(Algebra.of(algebra)).outermost(x, dim)
 
 
 def from_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
@@ -185,20 +192,7 @@ def from_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
     >>> from_columns(to_columns(torch.arange(9), "M3R"), "M3R").tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8]
     """
-    columns = columns_of(Algebra.of(algebra))
-    return x if columns.trivial else _permuted(x, dim, columns, forth=False)
-
-
-def _permuted(x: Tensor, dim: int, columns: Columns, forth: bool) -> Tensor:
-    dim %= x.dim()
-    size = columns.height * columns.columns
-    if x.shape[dim] % size:
-        raise ValueError(f"dimension {dim} of size {x.shape[dim]} must be a multiple of {size}, the tuple size")
-    tuples = x.shape[dim] // size
-    n, inner = columns.columns, columns.inner
-    sizes = (tuples * columns.rows, n, inner) if forth else (n, tuples * columns.rows, inner)
-    split = x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
-    return split.transpose(dim, dim + 1).reshape(x.shape)
+    return columns_of(Algebra.of(algebra)).innermost(x, dim)
 
 
 def check_layout(layout: str) -> str:

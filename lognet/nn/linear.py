@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import autograd
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm, check_layout, columns_of, from_columns, to_columns
+from .forms import WeightForm, check_layout
 from .parameters import check_bits, glorot, make_parameter, write_
 
 
@@ -33,7 +34,6 @@ def algebra_linear(
 
     Source: AlgebraNets, section 2.4 and appendix E (the sum of products there, in one call).
 
-    >>> import torch
     >>> algebra_linear(torch.tensor([0.0, 1.0]), torch.tensor([[[0.0, 1.0]]]), "C")  # i * i = -1
     tensor([-1.,  0.])
     """
@@ -43,29 +43,36 @@ def algebra_linear(
         raise ValueError(
             f"weight must be (out_tuples, in_tuples, {algebra.size}) for algebra {algebra}, got {tuple(weight.shape)}"
         )
-    out_tuples, in_tuples, size = weight.shape
-    if input.dim() == 0 or input.shape[-1] != in_tuples * size:
+    check_input(input, weight.shape[1] * algebra.size, algebra.size)
+    return linear_in_form(input, weight, WeightForm(algebra, batched=True), bias, layout)
+
+
+def check_input(input: Tensor, in_features: int, size: int) -> None:
+    """Raise ValueError unless `input` has `in_features` last."""
+    if input.dim() == 0 or input.shape[-1] != in_features:
         raise ValueError(
-            f"input must have in_features={in_tuples * size} last ({in_tuples} tuples of {size}), got shape"
+            f"input must have in_features={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
-    columns = columns_of(algebra)
-    form = WeightForm(algebra, batched=not columns.shared)
+
+
+def linear_in_form(input: Tensor, weight: Tensor, form: WeightForm, bias: Tensor | None, layout: str) -> Tensor:
+    """`algebra_linear` with its form made beforehand, and sizes known to fit."""
+    columns, (out_tuples, in_tuples, size) = form.columns, weight.shape
     if columns.trivial:
         return autograd.linear(input, weight, bias, form)
-    leading, n = input.shape[:-1], columns.columns
-    x = to_columns(input, algebra) if layout == "tuples" else input
-    x = x.reshape(-1, n, in_tuples * columns.height)
+    x = columns.outermost(input, -1) if layout == "tuples" else input
+    x = x.reshape(-1, columns.columns, in_tuples * columns.height)
     if columns.shared:
         y = autograd.linear(x, weight, None, form)
     else:
         y = autograd.matmul(x.transpose(0, 1), weight, form).transpose(0, 1)
-    y = y.reshape(*leading, out_tuples * size)
-    y = from_columns(y, algebra) if layout == "tuples" else y
+    y = y.reshape(*input.shape[:-1], out_tuples * size)
+    y = columns.innermost(y, -1) if layout == "tuples" else y
     if bias is None:
         return y
     bias = dense(bias).to(y.dtype)
-    return y + (bias if layout == "tuples" else to_columns(bias, algebra))
+    return y + (bias if layout == "tuples" else columns.outermost(bias, -1))
 
 
 class AlgebraLinear(nn.Module):
@@ -91,7 +98,6 @@ class AlgebraLinear(nn.Module):
 
     Source: AlgebraNets, sections 2.3 and 2.4.
 
-    >>> import torch
     >>> layer = AlgebraLinear(64, 128, algebra="H")
     >>> layer(torch.ones(2, 64)).shape, sum(p.numel() for p in layer.parameters())
     (torch.Size([2, 128]), 2176)
@@ -111,30 +117,29 @@ class AlgebraLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
+        self._form = WeightForm(self.algebra, batched=True)
         tuples_in(in_features, self.algebra, "in_features")
         tuples_in(out_features, self.algebra, "out_features")
         self.in_features, self.out_features = in_features, out_features
-        self._like: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = make_parameter(self._initial_weight(), bits)
+        self.weight = make_parameter(self._initial_weight(device, dtype), bits)
         if bias:
-            self.bias = make_parameter(self._initial_weight().new_zeros(out_features), bits)
+            self.bias = make_parameter(torch.zeros(out_features, device=device, dtype=dtype), bits)
         else:
             self.register_parameter("bias", None)
-        del self._like
 
-    def _initial_weight(self) -> Tensor:
+    def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
         out_tuples, in_tuples = self.out_features // self.algebra.size, self.in_features // self.algebra.size
-        like = self.__dict__.get("_like") or {"device": self.weight.device, "dtype": self.weight.dtype}
-        return glorot((out_tuples, in_tuples, self.algebra.size), in_tuples, out_tuples, **like)
+        return glorot((out_tuples, in_tuples, self.algebra.size), in_tuples, out_tuples, device, dtype)
 
     def reset_parameters(self) -> None:
         """Draw the weight anew, and set the bias to zero."""
-        write_(self.weight, self._initial_weight())
+        write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
         if self.bias is not None:
-            write_(self.bias, self.bias.new_zeros(self.bias.shape))
+            write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
-        return algebra_linear(input, self.weight, self.algebra, self.bias, self.layout)
+        check_input(input, self.in_features, self.algebra.size)
+        return linear_in_form(input, self.weight, self._form, self.bias, self.layout)
 
     def dense_weight(self) -> Tensor:
         """The real (out_features, in_features) matrix of the layer, in tuple order. Differentiable."""
