@@ -11,21 +11,34 @@ from .conv import (
     algebra_conv,
     algebra_conv_transpose,
 )
+from .embedding import AlgebraEmbedding
 from .forms import from_columns, to_columns
 from .linear import AlgebraLinear, algebra_linear
+from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
+from .tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
 
 __all__ = [
     "Algebra",
+    "AlgebraBatchNorm1d",
+    "AlgebraBatchNorm2d",
+    "AlgebraBatchNorm3d",
     "AlgebraConv1d",
     "AlgebraConv2d",
     "AlgebraConv3d",
     "AlgebraConvTranspose1d",
     "AlgebraConvTranspose2d",
     "AlgebraConvTranspose3d",
+    "AlgebraEmbedding",
     "AlgebraLinear",
+    "AlgebraWhitening",
+    "TupleActivation",
+    "TupleDropout",
+    "TupleLift",
+    "TupleNorm",
     "algebra_conv",
     "algebra_conv_transpose",
     "algebra_linear",
+    "determinant",
     "from_columns",
     "to_columns",
 ]

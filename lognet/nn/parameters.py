@@ -48,3 +48,11 @@ def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, device: Any = None
 def write_(parameter: Tensor, x: Tensor) -> None:
     """Give a parameter new values in place; a LogTensor keeps its ladder."""
     parameter.copy_(x)
+
+
+def quantize_(module: nn.Module, bits: int | None) -> None:
+    """Make the parameters that a module holds itself `bits` wide, for layers that build on torch's own."""
+    if check_bits(bits) is None:
+        return
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        setattr(module, name, make_parameter(parameter.detach(), bits))
