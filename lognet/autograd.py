@@ -45,7 +45,37 @@ class Form(Protocol):
         ...
 
 
+class Steps:
+    """A form for a weight that a computation uses several times, as a recurrence does: decoded once for all of them.
+
+    The matrix is let go after as many uses as there are steps, forward or backward.
+    """
+
+    def __init__(self, form: Form, uses: int) -> None:
+        self.form, self.uses = form, uses
+        self.left, self.kept = 0, torch.empty(0)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The matrix of the weight, which is that of the first use."""
+        if self.left == 0:
+            self.left, self.kept = self.uses, self.form.expand(dense(weight))
+        self.left, matrix = self.left - 1, self.kept
+        if self.left == 0:
+            self.kept = torch.empty(0)
+        return matrix
+
+    def expand(self, weight: Tensor) -> Tensor:
+        """That of the form."""
+        return self.form.expand(weight)
+
+    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """That of the form."""
+        return self.form.collapse(grad, shape)
+
+
 def _formed(weight: Tensor, form: Form | None) -> Tensor:
+    if isinstance(form, Steps):
+        return form.matrix(weight)
     return dense(weight) if form is None else form.expand(dense(weight))
 
 
@@ -70,8 +100,8 @@ class _Rearrange(Function):
         return ctx.form.collapse(grad, ctx.shape), None
 
 
-def _rearranged(weight: Tensor, form: Form | None) -> tuple[Tensor, Form | None]:
-    """A float weight in its form already; a LogTensor and its form as they are."""
+def in_form(weight: Tensor, form: Form | None) -> tuple[Tensor, Form | None]:
+    """A float weight in its form already, which the graph may keep; a LogTensor and its form as they are."""
     if form is None or isinstance(weight, LogTensor):
         return weight, form
     return _Rearrange.apply(weight, form), None
@@ -207,7 +237,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     tensor([3.])
     """
     input, weight, bias = _autocast(input, weight, bias)
-    weight, form = _rearranged(weight, form)
+    weight, form = in_form(weight, form)
     if not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
     if form is None and weight.dim() != 2:
@@ -321,7 +351,7 @@ def matmul(input: Tensor, other: Tensor, form: Form | None = None) -> Tensor:
     >>> (torch.ones(2) @ w).shape
     torch.Size([2])
     """
-    other, form = _rearranged(other, form)
+    other, form = in_form(other, form)
     input, other = _autocast(input, other)
     if form is None and (
         input.dim() < 2 or other.dim() < 2
@@ -363,7 +393,7 @@ def _convolve(
     form: Form | None,
 ) -> Tensor:
     """Bring the arguments of a convolution into the form of aten.convolution."""
-    weight, form = _rearranged(weight, form)
+    weight, form = in_form(weight, form)
     input, weight, bias = _autocast(input, weight, bias)
     over = _over(weight, form)
     stride, padding, dilation, output_padding = (_tuple(v, over) for v in (stride, padding, dilation, output_padding))

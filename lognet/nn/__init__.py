@@ -15,6 +15,7 @@ from .embedding import AlgebraEmbedding
 from .forms import from_columns, to_columns
 from .linear import AlgebraLinear, algebra_linear
 from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
+from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 from .tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
 
 __all__ = [
@@ -29,6 +30,10 @@ __all__ = [
     "AlgebraConvTranspose2d",
     "AlgebraConvTranspose3d",
     "AlgebraEmbedding",
+    "AlgebraGRU",
+    "AlgebraGRUCell",
+    "AlgebraLSTM",
+    "AlgebraLSTMCell",
     "AlgebraLinear",
     "AlgebraWhitening",
     "TupleActivation",

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import autograd
-from ..autograd import dense
+from ..autograd import Form, dense
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm, check_layout
+from .forms import Columns, WeightForm, check_layout
 from .parameters import check_bits, glorot, make_parameter, write_
 
 
@@ -47,32 +47,38 @@ def algebra_linear(
     return linear_in_form(input, weight, WeightForm(algebra, batched=True), bias, layout)
 
 
-def check_input(input: Tensor, in_features: int, size: int) -> None:
-    """Raise ValueError unless `input` has `in_features` last."""
+def check_input(input: Tensor, in_features: int, size: int, name: str = "in_features") -> None:
+    """Raise ValueError unless `input` has `in_features` last; `name` is that of the layer's argument."""
     if input.dim() == 0 or input.shape[-1] != in_features:
         raise ValueError(
-            f"input must have in_features={in_features} last ({in_features // size} tuples of {size}), got shape"
+            f"input must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
 
 
 def linear_in_form(input: Tensor, weight: Tensor, form: WeightForm, bias: Tensor | None, layout: str) -> Tensor:
     """`algebra_linear` with its form made beforehand, and sizes known to fit."""
-    columns, (out_tuples, in_tuples, size) = form.columns, weight.shape
+    columns = form.columns
     if columns.trivial:
         return autograd.linear(input, weight, bias, form)
     x = columns.outermost(input, -1) if layout == "tuples" else input
-    x = x.reshape(-1, columns.columns, in_tuples * columns.height)
-    if columns.shared:
-        y = autograd.linear(x, weight, None, form)
-    else:
-        y = autograd.matmul(x.transpose(0, 1), weight, form).transpose(0, 1)
-    y = y.reshape(*input.shape[:-1], out_tuples * size)
+    y = column_product(x.reshape(-1, columns.columns, x.shape[-1] // columns.columns), weight, form, columns)
+    y = y.reshape(*input.shape[:-1], weight.shape[0] * weight.shape[2])
     y = columns.innermost(y, -1) if layout == "tuples" else y
     if bias is None:
         return y
     bias = dense(bias).to(y.dtype)
     return y + (bias if layout == "tuples" else columns.outermost(bias, -1))
+
+
+def column_product(x: Tensor, weight: Tensor, form: Form | None, columns: Columns) -> Tensor:
+    """(batch, columns, height in) to (batch, columns, height out): each column by the weight, or by its own part of it.
+
+    `form` is None where `weight` is the matrix already.
+    """
+    if columns.shared:
+        return autograd.linear(x, weight, None, form)
+    return autograd.matmul(x.transpose(0, 1), weight, form).transpose(0, 1)
 
 
 class AlgebraLinear(nn.Module):
