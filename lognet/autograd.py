@@ -140,9 +140,9 @@ class _Linear(Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ _formed(weight, ctx.form)
+            grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
-            grad_weight = grad.reshape(-1, grad.shape[-1]).t() @ dense(x).reshape(-1, x.shape[-1])
+            grad_weight = grad.reshape(-1, grad.shape[-1]).t() @ dense(x).reshape(-1, x.shape[-1]).conj()
             grad_weight = _collapsed(grad_weight, weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)

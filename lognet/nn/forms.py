@@ -162,7 +162,11 @@ class WeightForm:
         else:
             spread = grad.reshape(count, out, height, inputs, height, *kernel)
         if self.plain:
-            return spread.permute(1, 3, *range(5, 5 + len(kernel)), 0, 2, 4).reshape(shape)
+            grads = grad.new_empty(*shape[:-1], count, height, height)
+            for column in range(count):
+                for p in range(height):  # copies of slices run faster than one of the whole
+                    grads[..., column, p, :].copy_(spread[column, :, p].movedim(2, -1))
+            return grads.reshape(shape)
         grads = grad.new_zeros(shape[-1], *shape[:-1])
         for column, p, m, t, sign in self.table:
             grads[t].add_(spread[column, :, p, :, m], alpha=sign)

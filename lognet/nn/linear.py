@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import autograd
-from ..autograd import Form, dense
 from .algebra import Algebra, tuples_in
-from .forms import Columns, WeightForm, check_layout
+from .forms import check_layout
 from .parameters import check_bits, glorot, make_parameter, write_
+from .products import products_of
 
 
 def algebra_linear(
     input: Tensor, weight: Tensor, algebra: str | Algebra, bias: Tensor | None = None, layout: str = "tuples"
 ) -> Tensor:
-    """Every output tuple is the sum over the input tuples of weight . input, as one matrix product (see `forms`).
+    """Every output tuple is the sum over the input tuples of weight . input, as one matrix product (see `products`).
 
     Args:
         input: (*, in_features), feature = tuple * A + component; column-outermost if ``layout="columns"``.
@@ -44,7 +43,8 @@ def algebra_linear(
             f"weight must be (out_tuples, in_tuples, {algebra.size}) for algebra {algebra}, got {tuple(weight.shape)}"
         )
     check_input(input, weight.shape[1] * algebra.size, algebra.size)
-    return linear_in_form(input, weight, WeightForm(algebra, batched=True), bias, layout)
+    product = products_of(algebra).choose(input)
+    return product.apply(input, weight, bias, layout, product)
 
 
 def check_input(input: Tensor, in_features: int, size: int, name: str = "in_features") -> None:
@@ -54,31 +54,6 @@ def check_input(input: Tensor, in_features: int, size: int, name: str = "in_feat
             f"input must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
-
-
-def linear_in_form(input: Tensor, weight: Tensor, form: WeightForm, bias: Tensor | None, layout: str) -> Tensor:
-    """`algebra_linear` with its form made beforehand, and sizes known to fit."""
-    columns = form.columns
-    if columns.trivial:
-        return autograd.linear(input, weight, bias, form)
-    x = columns.outermost(input, -1) if layout == "tuples" else input
-    y = column_product(x.reshape(-1, columns.columns, x.shape[-1] // columns.columns), weight, form, columns)
-    y = y.reshape(*input.shape[:-1], weight.shape[0] * weight.shape[2])
-    y = columns.innermost(y, -1) if layout == "tuples" else y
-    if bias is None:
-        return y
-    bias = dense(bias).to(y.dtype)
-    return y + (bias if layout == "tuples" else columns.outermost(bias, -1))
-
-
-def column_product(x: Tensor, weight: Tensor, form: Form | None, columns: Columns) -> Tensor:
-    """(batch, columns, height in) to (batch, columns, height out): each column by the weight, or by its own part of it.
-
-    `form` is None where `weight` is the matrix already.
-    """
-    if columns.shared:
-        return autograd.linear(x, weight, None, form)
-    return autograd.matmul(x.transpose(0, 1), weight, form).transpose(0, 1)
 
 
 class AlgebraLinear(nn.Module):
@@ -123,7 +98,7 @@ class AlgebraLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
-        self._form = WeightForm(self.algebra, batched=True)
+        self._products = products_of(self.algebra)
         tuples_in(in_features, self.algebra, "in_features")
         tuples_in(out_features, self.algebra, "out_features")
         self.in_features, self.out_features = in_features, out_features
@@ -145,7 +120,8 @@ class AlgebraLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         check_input(input, self.in_features, self.algebra.size)
-        return linear_in_form(input, self.weight, self._form, self.bias, self.layout)
+        product = self._products.choose(input)
+        return product.apply(input, self.weight, self.bias, self.layout, product)
 
     def dense_weight(self) -> Tensor:
         """The real (out_features, in_features) matrix of the layer, in tuple order. Differentiable."""

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..autograd import Form, Steps, dense, in_form
+from ..autograd import Steps, in_form
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm
-from .linear import check_input, column_product
+from .forms import columns_of
+from .linear import check_input
 from .parameters import check_bits, glorot, make_parameter, write_
+from .products import products_of
 
 State = tuple[Tensor, ...]
 
@@ -46,7 +47,8 @@ class _Recurrent(nn.Module):
         tuples_in(input_size, self.algebra, "input_size")
         tuples_in(hidden_size, self.algebra, "hidden_size")
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        self._form = WeightForm(self.algebra, batched=True)
+        self._products = products_of(self.algebra)
+        self._columns = columns_of(self.algebra)
 
     def _add_parameters(self, input_size: int, suffix: str, device: Any, dtype: Any) -> None:
         for name, inputs in (("ih", input_size), ("hh", self.hidden_size)):
@@ -71,14 +73,6 @@ class _Recurrent(nn.Module):
             else:
                 write_(p, torch.zeros(p.shape, device=p.device, dtype=p.dtype))
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None) -> Tensor:
-        """(batch, columns, height) through a weight of all gates to (batch, columns, gates, height)."""
-        columns = self._form.columns
-        y = column_product(x, weight, form, columns)
-        if bias is not None:
-            y = y + columns.outermost(dense(bias), -1).to(y.dtype).view(columns.columns, -1)
-        return y.unflatten(-1, (self.gates, -1))
-
     def _run(self, x: Tensor, state: State, suffix: str, reverse: bool, active: Tensor | None) -> tuple[Tensor, State]:
         """One layer in one direction.
 
@@ -93,14 +87,16 @@ class _Recurrent(nn.Module):
             The outputs, (time, batch, columns, height), and the last state.
         """
         of = lambda name: getattr(self, f"{name}{suffix}")
-        time, batch = x.shape[:2]
-        inputs = self._product(x.flatten(0, 1), of("weight_ih"), of("bias_ih"), self._form).unflatten(0, (time, batch))
-        weight, form = in_form(of("weight_hh"), self._form)
+        time = x.shape[0]
+        product = self._products.choose(x)
+        gated = (self._columns.columns, self.gates, -1)
+        inputs = product.apply(x.flatten(-2), of("weight_ih"), of("bias_ih"), "columns", product).unflatten(-1, gated)
+        weight, form = in_form(of("weight_hh"), product)
         form = None if form is None else Steps(form, time)
         outputs = []
         for t in reversed(range(time)) if reverse else range(time):
-            hidden = self._product(state[0], weight, of("bias_hh"), form)
-            new = type(self).step(inputs[t], hidden, state)
+            hidden = product.apply(state[0].flatten(-2), weight, of("bias_hh"), "columns", form)
+            new = type(self).step(inputs[t], hidden.unflatten(-1, gated), state)
             if active is not None:
                 new = tuple(torch.where(active[t], a, b) for a, b in zip(new, state, strict=True))
             state = new
@@ -113,13 +109,13 @@ class _Recurrent(nn.Module):
         for s in given:
             if tuple(s.shape) != shape:
                 raise ValueError(f"hx must have shape {shape}, got {tuple(s.shape)}")
-        return tuple(self._columns(s) for s in given)
+        return tuple(self._to_columns(s) for s in given)
 
-    def _columns(self, x: Tensor) -> Tensor:
-        return self._form.columns.outermost(x, -1).unflatten(-1, (self._form.columns.columns, -1))
+    def _to_columns(self, x: Tensor) -> Tensor:
+        return self._columns.outermost(x, -1).unflatten(-1, (self._columns.columns, -1))
 
-    def _tuples(self, x: Tensor) -> Tensor:
-        return self._form.columns.innermost(x.flatten(-2), -1)
+    def _from_columns(self, x: Tensor) -> Tensor:
+        return self._columns.innermost(x.flatten(-2), -1)
 
     def extra_repr(self) -> str:
         """The arguments that are not defaults."""
@@ -153,8 +149,8 @@ class _Cell(_Recurrent):
         state = self._checked_state(hx, shape, input)
         if input.dim() == 1:
             input, state = input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state)
-        _, state = self._run(self._columns(input).unsqueeze(0), state, "", False, None)
-        return tuple(self._tuples(s).reshape(shape) for s in state)
+        _, state = self._run(self._to_columns(input).unsqueeze(0), state, "", False, None)
+        return tuple(self._from_columns(s).reshape(shape) for s in state)
 
 
 class AlgebraGRUCell(_Cell):
@@ -259,7 +255,7 @@ class _Layers(_Recurrent):
             raise ValueError("input must have at least one step of time")
         shape = (self.num_layers * len(self._directions), x.shape[1], self.hidden_size)
         given = self._checked_state(hx, shape, x)
-        x, last = self._columns(x), []
+        x, last = self._to_columns(x), []
         for layer in range(self.num_layers):
             sides = []
             for i, direction in enumerate(self._directions):
@@ -272,7 +268,7 @@ class _Layers(_Recurrent):
                 x = F.dropout(x, self.dropout, self.training)
         if active is not None:
             x = x * active
-        return self._tuples(x), tuple(self._tuples(torch.stack(s)) for s in zip(*last, strict=True))
+        return self._from_columns(x), tuple(self._from_columns(torch.stack(s)) for s in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
         """The arguments that are not defaults."""
