@@ -217,6 +217,8 @@ class _MatMul(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         grad_a = grad_b = None
+        if 1 not in grad.stride()[-2:]:
+            grad = grad.contiguous()  # once, rather than for each product and each matrix of a batch
         if ctx.needs_input_grad[0]:
             grad_a = (grad @ _formed(b, ctx.form).mT).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:

@@ -150,7 +150,7 @@ class WeightForm:
                 place = spread[column, :, p, :, m]
                 place.copy_(part) if self.full else place.add_(part)
         if self.batched:
-            return spread.permute(0, 3, 4, 1, 2).reshape(count, inputs * height, out * height)
+            return spread.permute(0, 3, 4, 1, 2).reshape(count, inputs * height, out * height).contiguous()
         return spread.reshape(count * out * height, inputs * height, *kernel)
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:

@@ -15,6 +15,7 @@ Each takes the weight through a `lognet.autograd.Form`, so that LogTensor weight
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ class RealProduct(WeightForm):
             x = x.reshape(batch, height // inner, n, inner).permute(2, 0, 1, 3)
         else:
             x = x.reshape(batch, n, height).transpose(0, 1)
-        y = autograd.matmul(x.reshape(n, batch, height), weight, form)
+        y = autograd.matmul(x.reshape(n, batch, height).contiguous(), weight, form)
         if layout == "tuples":
             return y.unflatten(-1, (-1, inner)).permute(1, 2, 0, 3).reshape(*leading, n * y.shape[-1])
         return y.transpose(0, 1).reshape(*leading, n * y.shape[-1])
@@ -96,6 +97,35 @@ class ComplexProduct(RealProduct):
         return torch.view_as_real(autograd.linear(_as_complex(x), weight, None, form)).flatten(-2)
 
 
+class _Doubled(torch.autograd.Function):
+    """Quaternions (*, tuples, 4), x1 + x2 j, to what complex weights multiply: (x1, -x2*) and (x2, x1*) along a new -3."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        out = x.new_empty(*x.shape[:-2], 2, *x.shape[-2:])
+        first, second = out.unbind(-3)
+        first.copy_(x)
+        first[..., 2].neg_()
+        second[..., :2].copy_(x[..., 2:])
+        second[..., 2:].copy_(x[..., :2])
+        second[..., 3].neg_()
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        first, second = grad.unbind(-3)
+        back = torch.cat([second[..., 2:], second[..., :2]], -1)
+        back[..., 1].neg_()
+        back[..., 2].sub_(first[..., 2])
+        back[..., :2].add_(first[..., :2])
+        back[..., 3].add_(first[..., 3])
+        return back
+
+
 class QuaternionProduct(RealProduct):
     """Products of quaternions, as pairs of complex numbers."""
 
@@ -110,10 +140,7 @@ class QuaternionProduct(RealProduct):
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
         """As in `RealProduct`."""
         leading, features = x.shape[:-1], x.shape[-1]
-        t = x.reshape(*leading, 1, features // 4, 4)
-        first, second = t.new_tensor([1.0, 1.0, -1.0, 1.0]), t.new_tensor([1.0, 1.0, 1.0, -1.0])
-        swapped = torch.cat([t[..., 2:], t[..., :2]], -1)
-        both = torch.cat([t * first, swapped * second], -3).flatten(-2)  # (x1, -x2*) and (x2, x1*)
+        both = _Doubled.apply(x.reshape(*leading, features // 4, 4)).flatten(-2)
         y = torch.view_as_real(autograd.linear(_as_complex(both), weight, None, form))  # (*, 2, out, 2)
         return _biased(y.transpose(-3, -2).flatten(-3), bias, self.columns, layout)
 
