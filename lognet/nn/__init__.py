@@ -1,6 +1,8 @@
 """Structured layers: networks over algebras other than the reals, with float or few-bit weights."""
 
+from . import prune as prune
 from .algebra import Algebra
+from .attention import AlgebraMultiheadAttention
 from .conv import (
     AlgebraConv1d,
     AlgebraConv2d,
@@ -12,6 +14,7 @@ from .conv import (
     algebra_conv_transpose,
 )
 from .embedding import AlgebraEmbedding
+from .flops import Flops, flops
 from .forms import from_columns, to_columns
 from .linear import AlgebraLinear, algebra_linear
 from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
@@ -35,7 +38,9 @@ __all__ = [
     "AlgebraLSTM",
     "AlgebraLSTMCell",
     "AlgebraLinear",
+    "AlgebraMultiheadAttention",
     "AlgebraWhitening",
+    "Flops",
     "TupleActivation",
     "TupleDropout",
     "TupleLift",
@@ -44,6 +49,8 @@ __all__ = [
     "algebra_conv_transpose",
     "algebra_linear",
     "determinant",
+    "flops",
     "from_columns",
+    "prune",
     "to_columns",
 ]
