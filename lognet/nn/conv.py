@@ -101,26 +101,43 @@ def _in_form(
     groups: int,
     layout: str,
 ) -> Tensor:
-    """A convolution on column-outermost channels: shared columns join the batch, others become groups."""
-    columns = form.columns
+    """A convolution of columns: shared ones are a dimension of space or join the batch, others become groups."""
+    columns, over = form.columns, weight.dim() - 3
     if columns.trivial:
         return convolve(input, weight, bias, **geometry, groups=groups, form=form)
-    batched = input.dim() == weight.dim() - 1
+    batched = input.dim() == over + 2
     x = input if batched else input.unsqueeze(0)
-    x = columns.outermost(x, 1) if layout == "tuples" else x
-    batch, channels, *space = x.shape
-    if columns.shared:
-        x = x.reshape(batch * columns.columns, channels // columns.columns, *space)
-        y = convolve(x, weight, None, **geometry, groups=groups, form=form)
-        y = y.reshape(batch, -1, *y.shape[2:])
+    if columns.shared and columns.inner == 1 and over < 3 and layout == "tuples":
+        # channels (tuple, row, column): the column is one more dimension of space, over which the kernel is 1 wide
+        deep = {name: _deep(value, *_NEUTRAL[name], over) for name, value in geometry.items()}
+        x = x.unflatten(1, (-1, columns.columns))
+        y = convolve(x, weight.unsqueeze(2), None, **deep, groups=groups, form=form).flatten(1, 2)
     else:
-        y = convolve(x, weight, None, **geometry, groups=groups * columns.columns, form=form)
-    y = columns.innermost(y, 1) if layout == "tuples" else y
+        x = columns.outermost(x, 1) if layout == "tuples" else x
+        batch, channels, *space = x.shape
+        if columns.shared:
+            x = x.reshape(batch * columns.columns, channels // columns.columns, *space)
+            y = convolve(x, weight, None, **geometry, groups=groups, form=form)
+            y = y.reshape(batch, y.shape[1] * columns.columns, *y.shape[2:])
+        else:
+            y = convolve(x, weight, None, **geometry, groups=groups * columns.columns, form=form)
+        y = columns.innermost(y, 1) if layout == "tuples" else y
     if bias is not None:
         bias = dense(bias).to(y.dtype)
         bias = bias if layout == "tuples" else columns.outermost(bias, -1)
-        y = y + bias.reshape(-1, *[1] * (y.dim() - 2))
+        y = y + bias.reshape(-1, *[1] * over)
     return y if batched else y.squeeze(0)
+
+
+_NEUTRAL = {"stride": (1,), "padding": (0,), "dilation": (1,), "output_padding": (0,)}
+
+
+def _deep(value: Any, first: int, over: int) -> Any:
+    """An argument for one more dimension, in front, where it does nothing."""
+    if isinstance(value, str):
+        return value
+    values = [value] if isinstance(value, int) else list(value)
+    return [first, *(values * over if len(values) == 1 else values)]
 
 
 def _check_sizes(input: Tensor, weight: Tensor, algebra: Algebra, in_tuples: int) -> None:
