@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import autograd
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm, check_layout
+from .forms import WeightForm, check_layout, columns_of, one_column
 from .parameters import check_bits, glorot, make_parameter, write_
 
 Size = int | Sequence[int]
@@ -55,7 +55,8 @@ def algebra_conv(
     _check_sizes(input, weight, algebra, weight.shape[1] * groups if weight.dim() > 2 else 0)
     check_layout(layout)
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    return _in_form(autograd.conv, geometry, input, weight, WeightForm(algebra), bias, groups, layout)
+    form = _form(algebra, weight.shape[1] if layout == "tuples" else 0)
+    return _in_form(autograd.conv, geometry, input, weight, form, bias, groups, layout)
 
 
 def algebra_conv_transpose(
@@ -89,6 +90,16 @@ def algebra_conv_transpose(
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
     form = WeightForm(algebra, transposed=True)
     return _in_form(autograd.conv_transpose, geometry, input, weight, form, bias, groups, layout)
+
+
+def _form(algebra: Algebra, tuples: int, transposed: bool = False) -> WeightForm:
+    """The form of a convolution with so many input tuples in a group.
+
+    Convolutions of groups of few channels are slow: for depthwise ones, columns of more than two are not worth it.
+    """
+    columns = columns_of(algebra)
+    dense_instead = tuples == 1 and columns.shared and columns.height > 2
+    return WeightForm(algebra, transposed, columns=one_column(algebra) if dense_instead else None)
 
 
 def _in_form(
@@ -182,7 +193,6 @@ class _AlgebraConv(nn.Module):
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
-        self._form = WeightForm(self.algebra, transposed=self.transposed)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             tuples = tuples_in(channels, self.algebra, name)
             if groups < 1 or tuples % groups:
@@ -190,6 +200,8 @@ class _AlgebraConv(nn.Module):
                     f"groups={groups} must divide the {tuples} tuples of {name}={channels} (algebra {self.algebra}, tuples"
                     f" of {self.algebra.size}); for a depthwise convolution use groups={tuples}"
                 )
+        tuples = 0 if self.transposed or layout == "columns" else in_channels // self.algebra.size // groups
+        self._form = _form(self.algebra, tuples, self.transposed)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid"):

@@ -93,13 +93,18 @@ def columns_of(algebra: Algebra) -> Columns:
     count, inner = len(names), next((i for i, x in enumerate(label) if x != label[0]), size)
     rows = size // (count * inner)
     if rows * count * inner != size or label != [names[i // inner % count] for i in range(size)]:
-        return Columns(size, 1, 1, True)
+        return one_column(algebra)
     columns = Columns(rows, count, inner, True)
     blocks: list[set[Entry]] = [set() for _ in range(count)]
     for out, left, right, sign in algebra.entries:
         column, p = columns.place(out)
         blocks[column].add((p, left, columns.place(right)[1], sign))
     return columns if all(block == blocks[0] for block in blocks) else Columns(rows, count, inner, False)
+
+
+def one_column(algebra: Algebra) -> Columns:
+    """All components as one column: the dense expansion."""
+    return Columns(algebra.size, 1, 1, True)
 
 
 class WeightForm:
@@ -110,12 +115,15 @@ class WeightForm:
     Args:
         algebra: whose table it is.
         transposed: for transposed convolutions, whose weights have inputs first.
+        columns: the algebra's columns, or `one_column` of it for the dense expansion. Default: `columns_of`.
         batched: for matrix products; columns that have weights of their own become a batch dimension of matrices
             (in, out) rather than groups of a convolution.
     """
 
-    def __init__(self, algebra: Algebra, transposed: bool = False, batched: bool = False) -> None:
-        self.columns = columns_of(algebra)
+    def __init__(
+        self, algebra: Algebra, transposed: bool = False, batched: bool = False, columns: Columns | None = None
+    ) -> None:
+        self.columns = columns_of(algebra) if columns is None else columns
         self.batched = batched and not self.columns.shared
         self.count = 1 if self.columns.shared else self.columns.columns
         # where each weight component goes: (column, out row, in row, component, sign), in this order
@@ -150,7 +158,7 @@ class WeightForm:
                 place = spread[column, :, p, :, m]
                 place.copy_(part) if self.full else place.add_(part)
         if self.batched:
-            return spread.permute(0, 3, 4, 1, 2).reshape(count, inputs * height, out * height).contiguous()
+            return spread.reshape(count, out * height, inputs * height).contiguous().mT
         return spread.reshape(count * out * height, inputs * height, *kernel)
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
