@@ -2,6 +2,7 @@
 
 from . import prune as prune
 from .algebra import Algebra
+from .algebraize import Algebraized, algebraize
 from .attention import AlgebraMultiheadAttention
 from .conv import (
     AlgebraConv1d,
@@ -40,6 +41,7 @@ __all__ = [
     "AlgebraLinear",
     "AlgebraMultiheadAttention",
     "AlgebraWhitening",
+    "Algebraized",
     "Flops",
     "TupleActivation",
     "TupleDropout",
@@ -48,6 +50,7 @@ __all__ = [
     "algebra_conv",
     "algebra_conv_transpose",
     "algebra_linear",
+    "algebraize",
     "determinant",
     "flops",
     "from_columns",
