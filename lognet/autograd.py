@@ -8,13 +8,14 @@ Called as ``torch.nn.functional.linear(x, weight)`` and the like, these replace 
 among the arguments; that is how every torch.nn module computes with LogTensor parameters unchanged.
 
 `dense` decodes any tensor that is a LogTensor and passes on the others. In the shapes below, `*` is any number of
-leading dimensions.
+leading dimensions. A structured layer, whose parameter is not itself what multiplies, gives a `Form`: a linear
+rearrangement of the decoded weight, redone with the decoding in the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,80 @@ Size = int | Sequence[int]
 def dense(x: Tensor) -> Tensor:
     """`x.dequantize()` for a LogTensor, `x` itself otherwise. Differentiable."""
     return x.dequantize() if isinstance(x, LogTensor) else x
+
+
+class Form(Protocol):
+    """A linear map from a weight to the matrix or kernel that multiplies, and its adjoint; both differentiable."""
+
+    def expand(self, weight: Tensor) -> Tensor:
+        """The matrix or kernel, from the decoded weight."""
+        ...
+
+    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient of the weight, of `shape`, from that of the matrix or kernel."""
+        ...
+
+
+class Steps:
+    """A form for a weight that a computation uses several times, as a recurrence does: decoded once for all of them.
+
+    The matrix is let go after as many uses as there are steps, forward or backward.
+    """
+
+    def __init__(self, form: Form, uses: int) -> None:
+        self.form, self.uses = form, uses
+        self.left, self.kept = 0, torch.empty(0)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The matrix of the weight, which is that of the first use."""
+        if self.left == 0:
+            self.left, self.kept = self.uses, self.form.expand(dense(weight))
+        self.left, matrix = self.left - 1, self.kept
+        if self.left == 0:
+            self.kept = torch.empty(0)
+        return matrix
+
+    def expand(self, weight: Tensor) -> Tensor:
+        """That of the form."""
+        return self.form.expand(weight)
+
+    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """That of the form."""
+        return self.form.collapse(grad, shape)
+
+
+def _formed(weight: Tensor, form: Form | None) -> Tensor:
+    if isinstance(form, Steps):
+        return form.matrix(weight)
+    return dense(weight) if form is None else form.expand(dense(weight))
+
+
+def _collapsed(grad: Tensor, weight: Tensor, form: Form | None) -> Tensor:
+    return grad if form is None else form.collapse(grad, weight.shape)
+
+
+class _Rearrange(Function):
+    """The matrix or kernel of a float weight, which the graph may keep: `Form` as an operation."""
+
+    @staticmethod
+    def forward(weight: Tensor, form: Form) -> Tensor:
+        return form.expand(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        weight, ctx.form = inputs
+        ctx.shape = weight.shape
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.form.collapse(grad, ctx.shape), None
+
+
+def in_form(weight: Tensor, form: Form | None) -> tuple[Tensor, Form | None]:
+    """A float weight in its form already, which the graph may keep; a LogTensor and its form as they are."""
+    if form is None or isinstance(weight, LogTensor):
+        return weight, form
+    return _Rearrange.apply(weight, form), None
 
 
 def _autocast(*tensors: Any) -> Any:
@@ -51,12 +126,12 @@ class _Linear(Function):
     """y = x W^T + b."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(dense(x), dense(weight), None if bias is None else dense(bias))
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None) -> Tensor:
+        return F.linear(dense(x), _formed(weight, form), None if bias is None else dense(bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, bias = inputs
+        x, weight, bias, ctx.form = inputs
         ctx.save_for_backward(x, weight)
         ctx.bias_dtype = None if bias is None else bias.dtype
 
@@ -65,12 +140,12 @@ class _Linear(Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ dense(weight)
+            grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
-            grad_weight = _rows_of(grad).t() @ _rows_of(dense(x))
+            grad_weight = _collapsed(_rows_of(grad).t() @ _rows_of(dense(x)).conj(), weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = _rows_of(grad).sum(0)
-        return grad_x, grad_weight, grad_bias
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _rows_of(x: Tensor) -> Tensor:
@@ -82,12 +157,12 @@ class _Convolution(Function):
     """Every convolution of torch.nn.functional, transposed or not, through one aten operation and its backward."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
-        return aten.convolution(dense(x), dense(weight), None if bias is None else dense(bias), *geometry)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None, *geometry: Any) -> Tensor:
+        return aten.convolution(dense(x), _formed(weight, form), None if bias is None else dense(bias), *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, bias, *ctx.geometry = inputs
+        x, weight, bias, ctx.form, *ctx.geometry = inputs
         ctx.save_for_backward(x, weight)
         ctx.bias_shape = None if bias is None else list(bias.shape)
 
@@ -99,8 +174,13 @@ class _Convolution(Function):
             ctx.needs_input_grad[1],
             ctx.bias_shape is not None and ctx.needs_input_grad[2],
         ]
-        grads = aten.convolution_backward(grad, dense(x), dense(weight), ctx.bias_shape, *ctx.geometry, wanted)
-        return *grads, *(None for _ in ctx.geometry)
+        kernel = _formed(weight, ctx.form)
+        grad_x, grad_weight, grad_bias = aten.convolution_backward(
+            grad, dense(x), kernel, ctx.bias_shape, *ctx.geometry, wanted
+        )
+        if wanted[1]:
+            grad_weight = _collapsed(grad_weight, weight, ctx.form)
+        return grad_x, grad_weight, grad_bias, None, *(None for _ in ctx.geometry)
 
 
 class _Embedding(Function):
@@ -126,41 +206,49 @@ class _Embedding(Function):
 
 
 class _MatMul(Function):
-    """Batched matrix product with broadcasting; both sides at least two-dimensional."""
+    """Batched matrix product with broadcasting; both sides at least two-dimensional. `form` is that of b."""
 
     @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        return torch.matmul(dense(a), dense(b))
+    def forward(a: Tensor, b: Tensor, form: Form | None) -> Tensor:
+        return torch.matmul(dense(a), _formed(b, form))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        a, b, ctx.form = inputs
+        ctx.save_for_backward(a, b)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         grad_a = grad_b = None
+        if 1 not in grad.stride()[-2:]:
+            grad = grad.contiguous()  # once, rather than for each product and each matrix of a batch
         if ctx.needs_input_grad[0]:
-            grad_a = (grad @ dense(b).mT).sum_to_size(a.shape)
+            grad_a = (grad @ _formed(b, ctx.form).mT).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
-            grad_b = (dense(a).mT @ grad).sum_to_size(b.shape)
-        return grad_a, grad_b
+            grad_b = dense(a).mT @ grad
+            grad_b = grad_b.sum_to_size(b.shape) if ctx.form is None else _collapsed(grad_b, b, ctx.form)
+        return grad_a, grad_b, None
 
 
 @implements(F.linear)
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form | None = None) -> Tensor:
     """`torch.nn.functional.linear` for LogTensors: (*, in_features) to (*, out_features).
 
-    Any of the three may be a LogTensor; weight is (out_features, in_features), bias (out_features,).
+    Any of the three may be a LogTensor; weight is (out_features, in_features), or of any shape from which `form`
+    makes that; bias (out_features,).
 
     >>> w = LogTensor.from_float(torch.tensor([[1.0, 0.5]]))
     >>> linear(torch.tensor([2.0, 2.0]), w)
     tensor([3.])
     """
     input, weight, bias = _autocast(input, weight, bias)
-    if weight.dim() != 2:
+    weight, form = in_form(weight, form)
+    if not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
+        return F.linear(input, weight, bias)
+    if form is None and weight.dim() != 2:
         return F.linear(dense(input), dense(weight), None if bias is None else dense(bias))
-    return _Linear.apply(input, weight, bias)
+    return _Linear.apply(input, weight, bias, form)
 
 
 @implements(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
@@ -172,18 +260,21 @@ def conv(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: int = 1,
+    form: Form | None = None,
 ) -> Tensor:
     """`torch.nn.functional.conv1d`, `conv2d` and `conv3d` for LogTensors, same arguments; string paddings too.
 
     Args:
         input: (batch, in_channels, *) or unbatched.
-        weight: (out_channels, in_channels / groups, *kernel), which says over how many dimensions.
+        weight: (out_channels, in_channels / groups, *kernel), which says over how many dimensions; or one
+            dimension more, from which `form` makes that.
         bias: (out_channels,).
     """
     if padding == "same":
-        if any(step != 1 for step in _tuple(stride, weight)):
+        over = _over(weight, form)
+        if any(step != 1 for step in _tuple(stride, over)):
             raise ValueError(f"padding='same' needs stride 1, got {stride}")
-        total = [d * (k - 1) for d, k in zip(_tuple(dilation, weight), weight.shape[2:], strict=True)]
+        total = [d * (k - 1) for d, k in zip(_tuple(dilation, over), weight.shape[2 : 2 + over], strict=True)]
         if any(t % 2 for t in total):  # an even kernel: the odd one goes behind
             input = F.pad(dense(input), [side for t in reversed(total) for side in (0, t % 2)])
         padding = [t // 2 for t in total]
@@ -191,7 +282,7 @@ def conv(
         padding = 0
     elif isinstance(padding, str):
         raise ValueError(f"padding must be numbers, 'same' or 'valid', got {padding!r}")
-    return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups)
+    return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups, form)
 
 
 @implements(
@@ -207,15 +298,17 @@ def conv_transpose(
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
+    form: Form | None = None,
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose1d`, `2d` and `3d` for LogTensors, same arguments.
 
     Args:
         input: (batch, in_channels, *) or unbatched.
-        weight: (in_channels, out_channels / groups, *kernel), which says over how many dimensions.
+        weight: (in_channels, out_channels / groups, *kernel), which says over how many dimensions; or one
+            dimension more, from which `form` makes that.
         bias: (out_channels,).
     """
-    return _convolve(input, weight, bias, stride, padding, dilation, True, output_padding, groups)
+    return _convolve(input, weight, bias, stride, padding, dilation, True, output_padding, groups, form)
 
 
 @implements(F.embedding)
@@ -263,8 +356,8 @@ def _aten_embedding(
 
 
 @implements(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
-def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor.
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None, form: Form | None = None) -> Tensor:
+    """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor; `form` is that of `other`.
 
     >>> w = LogTensor.from_float(torch.eye(2) + 1)
     >>> (torch.ones(2) @ w).shape
@@ -272,14 +365,17 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     """
     if out is not None:
         return torch.matmul(dense(input), dense(other), out=out)
+    other, form = in_form(other, form)
     input, other = _autocast(input, other)
-    if input.dim() < 2 or other.dim() < 2:  # matrix-vector: views of the codes make matrices of the vectors
+    if form is None and (
+        input.dim() < 2 or other.dim() < 2
+    ):  # matrix-vector: views of the codes make matrices of the vectors
         a = input.unsqueeze(0) if input.dim() == 1 else input
         b = other.unsqueeze(1) if other.dim() == 1 else other
-        product = _MatMul.apply(a, b)
+        product = _MatMul.apply(a, b, None)
         product = product.squeeze(-2) if input.dim() == 1 else product
         return product.squeeze(-1) if other.dim() == 1 else product
-    return _MatMul.apply(input, other)
+    return _MatMul.apply(input, other, form)
 
 
 @implements(torch.mm, torch.Tensor.mm)
@@ -322,17 +418,25 @@ def _convolve(
     transposed: bool,
     output_padding: Size,
     groups: int,
+    form: Form | None,
 ) -> Tensor:
     """Bring the arguments of a convolution into the form of aten.convolution."""
+    weight, form = in_form(weight, form)
     input, weight, bias = _autocast(input, weight, bias)
-    stride, padding, dilation, output_padding = (_tuple(v, weight) for v in (stride, padding, dilation, output_padding))
+    over = _over(weight, form)
+    stride, padding, dilation, output_padding = (_tuple(v, over) for v in (stride, padding, dilation, output_padding))
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    if input.dim() == weight.dim():
-        return _Convolution.apply(input, weight, bias, *geometry)
-    return _Convolution.apply(input.unsqueeze(0), weight, bias, *geometry).squeeze(0)
+    if input.dim() == over + 2:
+        return _Convolution.apply(input, weight, bias, form, *geometry)
+    return _Convolution.apply(input.unsqueeze(0), weight, bias, form, *geometry).squeeze(0)
 
 
-def _tuple(value: Any, weight: Tensor) -> list[int]:
+def _over(weight: Tensor, form: Form | None) -> int:
+    """Over how many dimensions a convolution with this weight goes."""
+    return weight.dim() - 2 - (form is not None)
+
+
+def _tuple(value: Any, over: int) -> list[int]:
     """One number for each dimension that the kernel goes over."""
     values = [value] if isinstance(value, int) else list(value)
-    return values * (weight.dim() - 2) if len(values) == 1 else values
+    return values * over if len(values) == 1 else values

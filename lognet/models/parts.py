@@ -1,0 +1,76 @@
+"""What the models of AlgebraNets share: layers of one algebra and width of parameters, and real logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..nn import (
+    Algebra,
+    AlgebraBatchNorm2d,
+    AlgebraConv2d,
+    AlgebraLinear,
+    AlgebraWhitening,
+    TupleNorm,
+)
+
+NORMS = ("batch", "whitening")
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
+
+
+class Parts:
+    """Makes the layers of a model, all over one algebra.
+
+    Args:
+        algebra: name or Algebra.
+        bits: None for float parameters, or B for LogTensors.
+        norm: "batch" or "whitening".
+        activation: "relu" or "swish".
+        device, dtype: of all parameters.
+
+    Raises:
+        ValueError: an unknown norm or activation.
+    """
+
+    def __init__(
+        self,
+        algebra: str | Algebra,
+        bits: int | None,
+        norm: str = "batch",
+        activation: str = "relu",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
+        self.algebra = Algebra.of(algebra)
+        self.like: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.options: dict[str, Any] = {"algebra": self.algebra, "bits": bits, **self.like}
+        self._norm, self._activation = norm, activation
+
+    def width(self, channels: float) -> int:
+        """The multiple of A nearest to a number of real channels."""
+        size = self.algebra.size
+        return max(size, round(channels / size) * size)
+
+    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+        """A convolution without bias that keeps the size but for its stride."""
+        options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
+        return AlgebraConv2d(inputs, outputs, kernel, **options, **self.options)
+
+    def norm(self, channels: int) -> nn.Module:
+        """Batch norm of each component, or whitening of each tuple."""
+        make: Any = AlgebraBatchNorm2d if self._norm == "batch" else AlgebraWhitening
+        return make(channels, **self.options)
+
+    def activation(self) -> nn.Module:
+        """The nonlinearity, component by component."""
+        return ACTIVATIONS[self._activation]()
+
+    def logits(self, features: int, classes: int) -> nn.Module:
+        """Real logits: a linear layer to a tuple for each class, then its L2 norm (nothing of the kind for R)."""
+        layer = AlgebraLinear(features, classes * self.algebra.size, **self.options)
+        return layer if self.algebra.size == 1 else nn.Sequential(layer, TupleNorm(algebra=self.algebra))

@@ -1,0 +1,164 @@
+"""Counting the work of a forward pass, as the paper counts it: real multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import AlgebraMultiheadAttention
+from .conv import (
+    AlgebraConv1d,
+    AlgebraConv2d,
+    AlgebraConv3d,
+    AlgebraConvTranspose1d,
+    AlgebraConvTranspose2d,
+    AlgebraConvTranspose3d,
+)
+from .linear import AlgebraLinear
+from .norm import AlgebraWhitening
+from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, AlgebraConv1d, AlgebraConv2d, AlgebraConv3d)
+_TRANSPOSED = (
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(AlgebraConvTranspose1d, AlgebraConvTranspose2d, AlgebraConvTranspose3d),
+)
+_RECURRENT = (nn.GRU, nn.LSTM, nn.RNN, AlgebraGRU, AlgebraLSTM)
+_CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell, AlgebraGRUCell, AlgebraLSTMCell)
+_ATTENTION = (nn.MultiheadAttention, AlgebraMultiheadAttention)
+
+
+@dataclass
+class Flops:
+    """The multiply-adds of a forward pass.
+
+    Attributes:
+        total: all of them.
+        by_module: of each counted module, by name; several calls of one add up.
+    """
+
+    total: int = 0
+    by_module: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{count:>16,}  {name}" for name, count in self.by_module.items()]
+        return "\n".join([*lines, f"{self.total:>16,}  in all"])
+
+
+def flops(model: nn.Module, *inputs: Any, **options: Any) -> Flops:
+    """Run a model and count the real multiply-adds of its layers, which is what the paper calls FLOPs.
+
+    Counted: linear layers, convolutions, recurrent layers and cells, attention (its scores and averages too) and
+    whitening, of torch.nn and of lognet.nn; elementwise work, norms that fold into a neighbour, biases and embeddings
+    are not. A layer over an algebra takes `Algebra.multiplies` for each product of tuples. The count is for the whole
+    batch given: give a batch of one for the paper's numbers.
+
+    Args:
+        model: any module; it runs once, in evaluation, without gradients, and is left as it was.
+        inputs, options: what it is called with.
+
+    Returns:
+        A `Flops`.
+
+    Source: AlgebraNets, Table 1, Figure 1 ("floating-point operations (multiply-adds) required at inference").
+
+    >>> real, m2r = nn.Linear(64, 64), AlgebraLinear(64, 64, algebra="M2R")
+    >>> flops(real, torch.ones(1, 64)).total, flops(m2r, torch.ones(1, 64)).total
+    (4096, 2048)
+    """
+    counted = Flops()
+    handles, inside = [], set()
+    for name, module in model.named_modules():
+        count = _counter(module)
+        if isinstance(module, _ATTENTION):
+            inside |= {id(child) for child in module.modules() if child is not module}
+        if count is not None and id(module) not in inside:
+            handles.append(module.register_forward_hook(_hook(counted, name or "(the model)", count), with_kwargs=True))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(*inputs, **options)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    counted.total = sum(counted.by_module.values())
+    return counted
+
+
+Counter = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], int]
+
+
+def _hook(counted: Flops, name: str, count: Counter) -> Callable[..., None]:
+    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        counted.by_module[name] = counted.by_module.get(name, 0) + count(module, args, kwargs, output)
+
+    return add
+
+
+def _counter(module: nn.Module) -> Counter | None:
+    if isinstance(module, (nn.Linear, AlgebraLinear)):
+        return _linear
+    if isinstance(module, _TRANSPOSED):
+        return _conv_transposed
+    if isinstance(module, _CONVS):
+        return _conv
+    if isinstance(module, (*_RECURRENT, *_CELLS)):
+        return _recurrent
+    if isinstance(module, _ATTENTION):
+        return _attention
+    return _whitening if isinstance(module, AlgebraWhitening) else None
+
+
+def _products(weight: Tensor, module: nn.Module) -> int:
+    """Multiply-adds of one use of every weight: `multiplies` for each tuple, or one for each number."""
+    algebra = getattr(module, "algebra", None)
+    return weight.numel() if algebra is None else weight.numel() // algebra.size * algebra.multiplies
+
+
+def _linear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    return _products(module.weight, module) * (output.numel() // output.shape[-1])
+
+
+def _conv(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    return _products(module.weight, module) * (output.numel() // module.out_channels)
+
+
+def _conv_transposed(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    return _products(module.weight, module) * (_first(args, kwargs).numel() // module.in_channels)
+
+
+def _recurrent(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+    x = _first(args, kwargs)
+    x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
+    weights = [p for name, p in module.named_parameters() if name.startswith("weight")]
+    return sum(_products(w, module) for w in weights) * (x.numel() // x.shape[-1])
+
+
+def _attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+    names = ("query", "key", "value")
+    query, key, value = (args[i] if i < len(args) else kwargs[name] for i, name in enumerate(names))
+    tokens = lambda x: x.numel() // x.shape[-1]
+    if isinstance(module, AlgebraMultiheadAttention):
+        weights = [_products(p.weight, p) for p in (module.q_proj, module.k_proj, module.v_proj, module.out_proj)]
+    else:
+        e = module.embed_dim
+        weights = [e * e, e * module.kdim, e * module.vdim, e * e]
+    batch = 1 if query.dim() == 2 else query.shape[0 if module.batch_first else 1]
+    maps = 2 * tokens(query) * (tokens(key) // batch) * module.embed_dim
+    return sum(w * tokens(x) for w, x in zip(weights, (query, key, value, query), strict=True)) + maps
+
+
+def _whitening(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    """Whitening and Gamma, which fold into one A x A matrix for each tuple at inference."""
+    return output.numel() * module.algebra.size
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else kwargs["input"]

@@ -1,0 +1,167 @@
+"""Pruning: scores against linear algebra, the schedule, and zeros that stay zero."""
+
+import copy
+
+import pytest
+import torch
+from oracles import algebra as oracle
+
+import lognet
+from lognet import LogTensor, nn
+from lognet.nn.prune import CRITERIA, Pruner, ZhuGupta, tuple_scores
+from lognet.optim import Madam
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_scores_of_matrices(n, dtype):
+    m = torch.randn(6, 5, n, n, dtype=torch.float64).to(dtype)
+    exact = m.double()
+    values = torch.linalg.svdvals(exact)
+    eigenvalues = torch.linalg.eigvals(exact).abs()
+    expected = {
+        "frobenius": values.square().sum(-1).sqrt(),
+        "det": values.prod(-1),  # |det| is the product of the singular values, and of the |eigenvalues|
+        "min_eigenvalue": eigenvalues.min(-1).values,
+        "max_eigenvalue": eigenvalues.max(-1).values,
+        "component": exact.abs().flatten(-2),
+    }
+    for criterion in CRITERIA:
+        scores = tuple_scores(m.flatten(-2), f"M{n}R", criterion)
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+        torch.testing.assert_close(scores.double(), expected[criterion], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", oracle.ALGEBRAS)
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_scores_of_every_algebra(name, criterion):
+    w = torch.randn(3, 2, oracle.SIZES[name], dtype=torch.float64)
+    scores = tuple_scores(w, name, criterion)
+    assert scores.shape == (w.shape if criterion == "component" else w.shape[:-1])
+    if name in ("C", "H") and criterion.endswith("eigenvalue"):  # all eigenvalues have the tuple's norm
+        torch.testing.assert_close(scores, w.norm(dim=-1))
+    log = LogTensor.from_float(w)
+    assert torch.equal(tuple_scores(log, name, criterion), tuple_scores(log.dequantize(), name, criterion))
+
+
+def test_schedule():
+    schedule = ZhuGupta(0.9, steps=10_000)
+    assert schedule(1999) == 0
+    assert schedule(2000) == 0
+    assert schedule(8000) == schedule(9999) == 0.9
+    assert schedule(5000) == pytest.approx(0.9 * (1 - 0.5**3))
+    values = [schedule(t) for t in range(2000, 8001)]
+    assert values == sorted(values)
+    due = [t for t in range(10_000) if schedule.due(t)]
+    assert due == list(range(2000, 8001, 100))
+    odd = ZhuGupta(0.5, steps=10, start=0.1, end=0.9, every=5, initial=0.2)
+    assert [t for t in range(10) if odd.due(t)] == [1, 6, 9]
+    assert odd(1) == pytest.approx(0.2)
+
+
+def model_of(bits):
+    return torch.nn.Sequential(
+        nn.AlgebraConv2d(4, 16, 3, algebra="H", bits=bits),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        nn.AlgebraLinear(64, 32, algebra="M2R", bits=bits),
+        torch.nn.ReLU(),
+        nn.AlgebraLinear(32, 8, algebra="M2R", bits=bits),
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bits"),
+    [("Madam", None), ("Madam", 8), ("Madam with momentum", None), ("Madam with momentum", 8), ("Adam", None)],
+)
+@pytest.mark.parametrize("criterion", ["frobenius", "component"])
+def test_pruned_weights_stay_zero_in_training(criterion, bits, optimizer):
+    model = model_of(bits)
+    options = {"lr": 0.05, "momentum": 0.9} if "momentum" in optimizer else {"lr": 0.05}
+    stepper = (
+        torch.optim.Adam(model.parameters(), 0.05) if optimizer == "Adam" else Madam(model.parameters(), **options)
+    )
+    pruner = Pruner(model, ZhuGupta(0.75, steps=20, every=2), criterion, exclude=["5"])
+    x = torch.randn(8, 4, 4, 4)
+    dead = {}
+    for step in range(20):
+        stepper.zero_grad()
+        model(x).square().mean().backward()
+        stepper.step()
+        pruner.step()
+        for i in (0, 3):
+            w = model[i].weight.detach()
+            zero = (w.dequantize() if bits else w) == 0
+            assert zero[dead.get(i, torch.zeros_like(zero))].all(), f"a pruned weight came back in step {step}"
+            if criterion == "frobenius":
+                assert (zero.any(-1) == zero.all(-1)).all()
+            dead[i] = zero
+    assert pruner.sparsity() == pytest.approx({"0.weight": 0.75, "3.weight": 0.75}, abs=0.01)
+    last = model[5].weight
+    assert ((last.dequantize() if bits else last) != 0).all()
+    x.requires_grad_()
+    model(x)  # and the forward pass computes with these zeros
+    twin = lognet.unwrap(copy.deepcopy(model)) if bits else copy.deepcopy(model)
+    torch.testing.assert_close(model(x), twin(x))
+
+
+def test_a_foreign_optimizer_leaves_the_masked_weights_of_a_log_tensor_at_zero():
+    layer = nn.AlgebraLinear(16, 16, algebra="H", bits=8)
+    Pruner(layer, ZhuGupta(0.5, steps=10)).prune(0.5)
+    stepper = torch.optim.SGD(layer.parameters(), 0.01)
+    layer(torch.randn(4, 16)).sum().backward()
+    stepper.step()
+    assert float((layer.weight.dequantize() == 0).float().mean()) == 0.5
+
+
+def test_the_mask_takes_one_bit_a_tuple():
+    layer = nn.AlgebraLinear(64, 64, bias=False, algebra="M4R", bits=8)
+    before = layer.weight.nbytes
+    Pruner(layer, ZhuGupta(0.5, steps=10)).prune(0.5)
+    assert layer.weight.nbytes - before == 16 // 8  # 4 x 4 tuples
+    assert int((layer.weight.dequantize() == 0).sum()) == 8 * 16
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_smallest_go_first_and_state_resumes(bits):
+    layer = nn.AlgebraLinear(16, 16, algebra="M2R", bits=bits)
+    scores = tuple_scores(layer.weight, "M2R")
+    pruner = Pruner(layer, ZhuGupta(0.5, steps=10))
+    pruner.prune(0.25)
+    gone = tuple_scores(layer.weight, "M2R") == 0
+    assert int(gone.sum()) == 4
+    assert scores[gone].max() < scores[~gone].min()
+    pruner.prune(0.1)  # nothing comes back
+    assert int((tuple_scores(layer.weight, "M2R") == 0).sum()) == 4
+    again = copy.deepcopy(layer)
+    resumed = Pruner(again, ZhuGupta(0.5, steps=10))
+    resumed.load_state_dict(pruner.state_dict())
+    resumed.prune(0.5)
+    pruner.prune(0.5)
+    torch.testing.assert_close(again(torch.ones(1, 16)), layer(torch.ones(1, 16)))
+
+
+def test_recurrent_layers_are_pruned_and_norms_are_not():
+    gru = nn.AlgebraGRU(8, 8, algebra="M2R", bits=8)
+    model = torch.nn.Sequential(gru, nn.AlgebraWhitening(8, algebra="M2R"))
+    pruner = Pruner(model, ZhuGupta(0.5, steps=10), "max_eigenvalue")
+    pruner.prune(0.5)
+    assert pruner.sparsity() == {"0.weight_ih_l0": 0.5, "0.weight_hh_l0": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tuple_scores(torch.ones(3, 4), "H", "norm"), "criterion must be one of 'frobenius'"),
+        (lambda: tuple_scores(torch.ones(3, 3), "H"), "4 components of H last"),
+        (lambda: ZhuGupta(1.0, 10), r"sparsity must lie in \[0, 1\)"),
+        (lambda: ZhuGupta(0.5, 10, start=0.8, end=0.2), "start < end"),
+        (lambda: ZhuGupta(0.5, 0), "steps and every must be at least 1"),
+        (lambda: Pruner(torch.nn.Linear(2, 2), ZhuGupta(0.5, 10)), "no weights of tuples to prune"),
+        (lambda: Pruner(nn.AlgebraLinear(4, 4, algebra="H"), ZhuGupta(0.5, 10), exclude=["x"]), "'x' matches no module"),
+        (lambda: Pruner(nn.AlgebraLinear(4, 4, algebra="H"), ZhuGupta(0.5, 10)).prune(2), r"sparsity must lie in \[0, 1\]"),
+    ],
+)  # fmt: skip
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
