@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import RunFailed, SweepError, need
-from .plan import DEFAULT_TASKS, TASKS, Contender, Run, contenders, load, plan
+from .plan import DEFAULT_TASKS, MODELS, REAL, TASKS, Contender, Run, contenders, load, plan, task_name
 from .results import REPORT_NAME, Store, locked, write_whole
 from .runner import execute
 from .summary import summarise, table
@@ -55,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="P",
         help="fp32 (Adam and Madam) and numbers of bits, 2 to 16, for Madam (default: fp32 12 10 8)",
     )
+    p.add_argument(
+        "--model",
+        nargs="+",
+        default=[REAL],
+        metavar="A",
+        help=f"algebras whose layers the networks are built of, of {', '.join(MODELS)} (default: R, plain layers)",
+    )
     p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="default: 0 1 2")
     p.add_argument("--out", type=Path, default=Path("sweep-results"), metavar="DIR", help="default: sweep-results")
     p.add_argument("--text", metavar="FILE", help="train the task text on this UTF-8 file")
@@ -90,6 +97,13 @@ def _tasks(args: argparse.Namespace) -> list[str]:
     return _unique(chosen)
 
 
+def _models(words: Sequence[str]) -> list[str]:
+    for word in words:
+        if word not in MODELS:
+            raise SweepError(f"unknown model {word!r}; the models are {', '.join(MODELS)}")
+    return _unique(words)
+
+
 def _seeds(words: Sequence[str]) -> list[int]:
     for word in words:
         if not (word.isascii() and word.isdecimal() and int(word) < 2**32):
@@ -114,6 +128,8 @@ def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence
     """The command that gives the same runs, in one spelling, for the report."""
     precisions = _unique(["fp32" if c.bits is None else str(c.bits) for c in who])
     words = ["python", "-m", "lognet.sweep", "--tasks", *tasks, "--precisions", *precisions]
+    models = _models(args.model)
+    words += ["--model", *models] if models != [REAL] else []
     words += ["--seeds", *map(str, seeds)]
     for flag, value in (("--text", args.text), ("--cifar10", args.cifar10), ("--steps", args.steps)):
         words += [] if value is None else [flag, str(value)]
@@ -124,18 +140,19 @@ def sweep(args: argparse.Namespace) -> int:
     """Carry out a request; returns the exit code."""
     # All that can be wrong with the request comes first: nothing has been written when one of these raises.
     tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
+    variants = [task_name(name, model) for name in tasks for model in _models(args.model)]
     if importlib.util.find_spec("matplotlib") is None:  # better now than after four minutes
         raise need("matplotlib")
     store = Store(args.out)
     sources = {"text": args.text, "cifar10": args.cifar10}
     datasets = {name: load(name, sources.get(name)) for name in tasks}
-    runs = plan(tasks, who, seeds, datasets, sources, args.steps)
+    runs = plan(variants, who, seeds, datasets, sources, args.steps)
     store.pending(runs)
     with locked(args.out):
         store = Store(args.out)  # again, now that nobody else writes to it
         pending = store.pending(runs)
         if pending:
-            store.describe(datasets)
+            store.describe(runs, datasets)
             command = _command(args, who, tasks, seeds)
             store.commands = _unique([*store.commands, command])
             _train(store, pending, _jobs(args.jobs, tasks), already=len(runs) - len(pending), show=not args.quiet)

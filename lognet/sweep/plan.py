@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,53 @@ TASKS = {
         ),
     )
 }
-"""All tasks, the costliest first: it is started first, so that short runs fill the end of a sweep."""
+"""The tasks on real layers, the costliest first: it is started first, so that short runs fill the end of a sweep."""
+
+REAL = "R"
+MODELS = (REAL, "C", "H", "M2R", "M4R", "M2C", "D2", "D4")
+"""The algebras whose tuples divide the widths of every task's network."""
+
+
+def task_name(base: str, model: str) -> str:
+    """The name of a task's variant: `digits` on real layers, `digits/H` on quaternions."""
+    return base if model == REAL else f"{base}/{model}"
+
+
+def find_base(name: str) -> str:
+    """The task of which `name` is a variant."""
+    return name.partition("/")[0]
+
+
+@cache
+def find_task(name: str) -> Task:
+    """A task by name, of whatever model.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    base, _, algebra = name.partition("/")
+    task = TASKS[base]
+    if name == base:
+        return task
+    if algebra not in MODELS or algebra == REAL:
+        raise KeyError(name)
+    return replace(task, name=name, title=f"{task.title}, over {algebra}", model={**task.model, "algebra": algebra})
+
+
+def is_task(name: Any) -> bool:
+    """Whether there is a task of that name."""
+    try:
+        find_task(name)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def display_order(name: str) -> tuple[int, int]:
+    """The place of a task in tables: short tasks first, each with its variants behind it."""
+    base, _, algebra = name.partition("/")
+    return (list(reversed(TASKS)).index(base), MODELS.index(algebra or REAL))
+
 
 DEFAULT_TASKS = ("digits", "text")
 
@@ -160,6 +207,11 @@ class Run:
     seed: int
     settings: dict[str, Any] = field(hash=False)
     source: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The task whatever its model: data, their order and the metric depend on it alone."""
+        return find_base(self.task)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -236,13 +288,12 @@ def plan(
             contender,
             seed,
             {
-                "task": task_settings(TASKS[name], datasets[name], steps),
-                "optimizer": optimizer_settings(TASKS[name], contender),
+                "task": task_settings(find_task(name), datasets[find_base(name)], steps),
+                "optimizer": optimizer_settings(find_task(name), contender),
             },
-            sources.get(name),
+            sources.get(find_base(name)),
         )
         for seed in seeds
         for contender in who
-        for name in TASKS
-        if name in tasks
+        for name in sorted(tasks, key=display_order, reverse=True)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from .figures import Figures, colours
 from .results import CSV_NAME, JSON_NAME, Record, Store
-from .summary import Difference, Row, TaskSummary, cells, difference, headline
+from .summary import Difference, Row, TaskSummary, cells, comparison, difference, headline
 
 CSS = """
 :root { color-scheme: light dark; --page:#fbfaf7; --card:#ffffff; --ink:#22252b; --soft:#646a75; --faint:#e2e0d9;
@@ -57,6 +57,7 @@ def render(summaries: Sequence[TaskSummary], store: Store) -> str:
         f'<p class="soft">{_subtitle(summaries)}</p>',
         f'<div class="cards">{"".join(_card(s) for s in summaries)}{_bytes_card(summaries)}</div>',
     ]
+    body += _comparisons(summaries)
     for s in summaries:
         body += _section(s, figures, {c.key: i for c, i in palette.items()})
     body += _settings(summaries, store)
@@ -119,6 +120,20 @@ def _bytes_card(summaries: Sequence[TaskSummary]) -> str:
     if adam is not None:
         text += f" FP32 Adam: {adam.bytes_each('training'):.1f} and {adam.bytes_each('weights'):.1f}."
     return f'<div class="card"><b>{row.bytes_each("training"):.2f} bytes</b><span>{escape(text)}</span></div>'
+
+
+def _comparisons(summaries: Sequence[TaskSummary]) -> list[str]:
+    """The models of each task side by side, where there are several."""
+    parts = []
+    for base, (heads, lines) in comparison(summaries).items():
+        head = "".join(f"<th>{escape(h)}</th>" for h in heads)
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+        parts += [
+            f"<h2>Models of {escape(base)} compared</h2>",
+            '<p class="soft">Means over seeds; bytes of the weights; multiply-adds of one example.</p>',
+            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>',
+        ]
+    return parts
 
 
 def _section(summary: TaskSummary, figures: Figures, palette: dict[str, int]) -> list[str]:

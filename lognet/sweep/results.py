@@ -15,7 +15,7 @@ from typing import Any
 
 from .data import Dataset
 from .errors import SweepError
-from .plan import TASKS, Contender, Run, fingerprint
+from .plan import Contender, Run, display_order, find_base, find_task, fingerprint
 from .schema import SCHEMA, check
 
 JSON_NAME, CSV_NAME, REPORT_NAME = "results.json", "results.csv", "report.html"
@@ -51,8 +51,7 @@ def key(record: Record) -> tuple[str, str, int]:
 
 def order(record: Record) -> tuple[Any, ...]:
     """Sorts runs the way they are shown, whichever finished first."""
-    display = list(reversed(TASKS))
-    return (display.index(record["task"]), Contender(record["optimizer"], record["bits"]).order, record["seed"])
+    return (display_order(record["task"]), Contender(record["optimizer"], record["bits"]).order, record["seed"])
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -122,17 +121,17 @@ class Store:
                 )
         return [run for run in runs if run.key not in self.records]
 
-    def describe(self, tasks: dict[str, Dataset]) -> None:
-        """Note what the tasks measure and on which data."""
-        for name, data in tasks.items():
-            task = TASKS[name]
+    def describe(self, runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
+        """Note what the tasks of `runs` measure and on which data; these are by base task."""
+        for name in dict.fromkeys(run.task for run in runs):
+            task = find_task(name)
             self.tasks[name] = {
                 "title": task.title,
                 "metric": task.metric,
                 "unit": task.unit,
                 "higher_is_better": task.higher_is_better,
                 "decimals": task.decimals,
-                "data": data.description,
+                "data": datasets[find_base(name)].description,
             }
 
     def keep(self, run: Run, outcome: Record) -> None:
@@ -171,7 +170,7 @@ class Store:
 
 CSV_COLUMNS = (
     "task", "contender", "optimizer", "bits", "seed", "status", "metric_name", "metric", "final_training_loss", "lr",
-    "steps", "parameters", "weight_bytes", "training_bytes", "seconds", "device", "fingerprint",
+    "steps", "macs", "parameters", "weight_bytes", "training_bytes", "seconds", "device", "fingerprint",
 )  # fmt: skip
 
 
@@ -184,7 +183,7 @@ def as_csv(records: Sequence[Record]) -> str:
         row = {
             **r,
             "bits": r["bits"] or 32,
-            "metric_name": TASKS[r["task"]].metric,
+            "metric_name": find_task(r["task"]).metric,
             "final_training_loss": r["curve"]["loss"][-1] if r["curve"]["loss"] else "",
             "lr": r["settings"]["optimizer"]["lr"],
             "steps": r["settings"]["task"]["steps"],

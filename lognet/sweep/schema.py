@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import SweepError
-from .plan import TASKS, Contender, fingerprint
+from .plan import TASKS, Contender, fingerprint, is_task
 
 SCHEMA = 1
 """Raised when a field changes its meaning or goes away; a new field alone does not raise it."""
@@ -95,7 +95,7 @@ _ladder = _fields(
     share_at_bottom=_share,
 )
 _run = _fields(
-    task=_is(f"one of {', '.join(TASKS)}", lambda v: v in TASKS),
+    task=_is(f"one of {', '.join(TASKS)}", is_task),
     contender=_text,
     optimizer=_is("adam or madam", lambda v: v in ("adam", "madam")),
     bits=_or_null(_is("a number of bits", lambda v: _integer(v) and 2 <= v <= 16)),
@@ -110,6 +110,7 @@ _run = _fields(
     seconds=_amount,
     cpu_seconds=_amount,
     device=_text,
+    macs=_count,
     bytes=_bytes,
     exponents=_or_null(_exponents),
     ladder=_or_null(_ladder),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import memory
 from ..log_tensor import LogTensor
+from ..nn import algebraize, flops
 from ..optim import Madam
 from ..wrap import wrap
 from .data import CONTEXT, Dataset, crop_and_flip, epoch_order, normalise_cifar10, text_windows
@@ -27,7 +28,7 @@ Progress = Callable[[int, float], None]
 
 def stream(run: Run, purpose: str) -> torch.Generator:
     """Random numbers that depend on task, seed and purpose alone, so that every contender meets the same ones."""
-    h = hashlib.sha256(f"{run.task}/{run.seed}/{purpose}".encode()).digest()
+    h = hashlib.sha256(f"{run.base}/{run.seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(h[:7], "big"))
 
 
@@ -35,17 +36,21 @@ def build(run: Run, data: Dataset) -> nn.Module:
     """The float network of a task, initialised from the seed alone."""
     torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run, "init"))))
     model = dict(run.settings["task"]["model"])
-    kind = model.pop("kind")
+    kind, algebra = model.pop("kind"), model.pop("algebra", None)
     if kind == "Transformer":
-        return Transformer(data.classes, CONTEXT, **model)
-    return {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
+        net: nn.Module = Transformer(data.classes, CONTEXT, **model)
+    else:
+        net = {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
+    if algebra is not None:  # input and output stay real, as their widths are not whole tuples
+        algebraize(net, algebra, skip=("head",), init="glorot")
+    return net
 
 
 def batches(run: Run, data: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless training batches in an order that depends on task and seed alone."""
     order, extra = stream(run, "order"), stream(run, "augmentation")
     size = run.settings["task"]["batch"]
-    if run.task == "text":
+    if run.base == "text":
         window = torch.arange(CONTEXT + 1)
         while True:
             starts = torch.randint(len(data.train_x) - CONTEXT, (size,), generator=order)
@@ -54,7 +59,7 @@ def batches(run: Run, data: Dataset, device: torch.device) -> Iterator[tuple[Ten
     while True:
         for chosen in epoch_order(len(data.train_x), size, order):
             x, y = data.train_x[chosen].to(device), data.train_y[chosen].to(device)
-            yield (normalise_cifar10(crop_and_flip(x, extra)) if run.task == "cifar10" else x), y
+            yield (normalise_cifar10(crop_and_flip(x, extra)) if run.base == "cifar10" else x), y
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def evaluate(run: Run, model: nn.Module, data: Dataset, device: torch.device) -> float:
     """The metric of the task on the held-out part."""
     model.eval()
-    if run.task == "text":
+    if run.base == "text":
         x, y = text_windows(data.test_x)
         nats = [
             loss_of(model, a.to(device), b.to(device)) * b.numel()
@@ -75,10 +80,10 @@ def evaluate(run: Run, model: nn.Module, data: Dataset, device: torch.device) ->
         return float(torch.stack(nats).sum()) / y.numel() / math.log(2)
     right = 0
     for x, y in zip(data.test_x.split(500), data.test_y.split(500), strict=True):
-        inputs = normalise_cifar10(x.to(device)) if run.task == "cifar10" else x.to(device)
+        inputs = normalise_cifar10(x.to(device)) if run.base == "cifar10" else x.to(device)
         right += int((model(inputs).argmax(1).cpu() == y).sum())
     accuracy = 100 * right / len(data.test_x)
-    return 100 - accuracy if run.task == "cifar10" else accuracy
+    return 100 - accuracy if run.base == "cifar10" else accuracy
 
 
 def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
@@ -142,7 +147,7 @@ def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
 
     A run whose loss is no longer finite ends at once and is recorded as diverged: that is a result, not a failure.
     """
-    device = torch.device("cuda" if run.task == "cifar10" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if run.base == "cifar10" and torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.deterministic = True
     started, started_cpu = time.perf_counter(), time.process_time()
     model = build(run, data).to(device)
@@ -151,6 +156,7 @@ def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
         optimizer, lambda step: schedule(run.settings["task"]["schedule"], step, run.steps)
     )
     before = histogram(model)
+    macs = flops(model, next(batches(run, data, device))[0][:1]).total
     stride = math.ceil(run.steps / CURVE_POINTS)
     points: list[int] = []
     losses: list[float] = []
@@ -185,6 +191,7 @@ def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - started_cpu,
         "device": str(device),
+        "macs": macs,
         "bytes": measure(model, optimizer),
         "exponents": None if before is None else {"before": before, "after": after},
         "ladder": ladder(model),

@@ -65,7 +65,7 @@ def main() -> None:
         datasets: dict[tuple[str, str | None], Any] = {}
         while True:
             run = Run.from_json(json.loads(lines.get()))
-            where = (run.task, run.source)
+            where = (run.base, run.source)
             if where not in datasets:
                 datasets[where] = load(*where)
             if datasets[where].digest != run.settings["task"]["data_sha256"]:
