@@ -9,6 +9,7 @@
 from . import autograd as autograd  # registers the operations that consume LogTensors
 from . import dispatch as dispatch
 from . import memory as memory
+from . import nn as nn
 from . import optim as optim
 from . import quant as quant
 from .log_tensor import LogTensor
