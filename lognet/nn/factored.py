@@ -176,7 +176,7 @@ class FactoredEmbedding(nn.Module):
         return nn.functional.linear(x, mask_padding(table, everything, self.padding_idx), bias)
 
     def _is_padding(self, device: torch.device) -> Tensor:
-        return torch.arange(self.num_embeddings, device=device) == self.padding_idx
+        return torch.arange(self.num_embeddings, device=device).eq(-1 if self.padding_idx is None else self.padding_idx)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"

@@ -14,7 +14,7 @@ Factors may be LogTensors; the graph then keeps their codes (`lognet.autograd.re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -286,6 +286,33 @@ def _contract(rows: int, columns: int, x: Tensor, bias: Tensor | None, *factors:
     y = y[:, :rows] if rows < p * q else y
     y = y if bias is None else y + bias
     return y.reshape(*x.shape[:-1], rows)
+
+
+PreparedLinear = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def prepared_linear(
+    groups: Sequence[Sequence[Tensor]], shape: tuple[int, int], impl: str, inputs: int
+) -> PreparedLinear:
+    """One function (x, bias) -> y for several matrices side by side that will see `inputs` vectors in all.
+
+    What a recurrent layer needs inside `recomputed`: the matrices are built once for all of its steps, or never.
+
+    Args:
+        groups: dense factors of each matrix.
+        shape: (out_features, in_features) of each.
+        impl, inputs: as in `kronecker_linear`.
+    """
+    rows, columns = shape
+    if choose(impl, _shape(groups[0]), inputs) == "materialize":
+        weight = torch.cat([_materialize(*factors)[:rows, :columns] for factors in groups])
+        return lambda x, bias: F.linear(x, weight, bias)
+
+    def contract(x: Tensor, bias: Tensor | None) -> Tensor:
+        y = torch.cat([_contract(rows, columns, x, None, *factors) for factors in groups], dim=-1)
+        return y if bias is None else y + bias
+
+    return contract
 
 
 def _rows(digits: list[Tensor], columns: int, layer_norm: bool, *factors: Tensor) -> Tensor:
