@@ -12,10 +12,23 @@ from . import memory as memory
 from . import nn as nn
 from . import optim as optim
 from . import quant as quant
+from .compress import PHM, Kronecker, LowRank, Word2KetXS, compress
 from .log_tensor import LogTensor
 from .quant import LogFormat
 from .summary import summary
 from .wrap import requantize, unwrap, wrap
 
 __version__ = "0.1.0"
-__all__ = ["LogFormat", "LogTensor", "requantize", "summary", "unwrap", "wrap"]
+__all__ = [
+    "PHM",
+    "Kronecker",
+    "LogFormat",
+    "LogTensor",
+    "LowRank",
+    "Word2KetXS",
+    "compress",
+    "requantize",
+    "summary",
+    "unwrap",
+    "wrap",
+]
