@@ -165,8 +165,10 @@ class _Recomputed(Function):
         inputs = []
         with torch.enable_grad(), torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():
             for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True):
-                # a node of its own for each, so that one input that was computed from another does not count twice
-                own = t if t is None or not t.is_floating_point() else t.view_as(t) if type(t) is Tensor else dense(t)
+                own = t
+                if t is not None and t.is_floating_point():
+                    # a node of its own, so that one input that was computed from another does not count twice
+                    own = dense(t) if isinstance(t, LogTensor) else t.view_as(t)
                 inputs.append(own.detach().requires_grad_() if needed and not again else own)
             outputs = ctx.function(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
