@@ -154,6 +154,8 @@ class LowRankLinear(FactoredLinear):
 class KroneckerEmbedding(FactoredEmbedding):
     """An embedding whose table is W = sum_r A_r (x) B_r; a lookup computes rows of W and never builds the table.
 
+    A lookup of N words gathers N * rank * (b + d) numbers: at a rank of hundreds, feed long texts in pieces.
+
     Args:
         num_embeddings, embedding_dim, padding_idx, device, dtype: as in `torch.nn.Embedding`.
         rank, sizes, bits: as in `KroneckerLinear`.

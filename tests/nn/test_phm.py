@@ -195,11 +195,11 @@ def test_conv2d():
     )
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+@pytest.mark.parametrize(("padding_mode", "kernel"), [("zeros", (3, 5)), ("circular", (3, 5)), ("circular", (4, 2))])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_string_paddings(padding, padding_mode):
-    ours = PHMConv2d(2, 4, (3, 5), 2, padding=padding, padding_mode=padding_mode)
-    theirs = nn.Conv2d(2, 4, (3, 5), padding=padding, padding_mode=padding_mode)
+def test_string_paddings(padding, padding_mode, kernel):
+    ours = PHMConv2d(2, 4, kernel, 2, padding=padding, padding_mode=padding_mode)
+    theirs = nn.Conv2d(2, 4, kernel, padding=padding, padding_mode=padding_mode)
     theirs.load_state_dict({"weight": ours.weight, "bias": ours.bias})
     for shape in [(2, 2, 7, 8), (2, 7, 8)]:
         x = torch.randn(shape)

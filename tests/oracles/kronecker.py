@@ -71,6 +71,8 @@ def check_log_twin(module, call, limit=None):
         assert isinstance(p, LogTensor), name
         assert type(p.grad) is torch.Tensor, name
         torch.testing.assert_close(p.grad, named[name].grad, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+    assert torch.equal(call(copy.deepcopy(module)), out)
+    assert all(type(v) is LogTensor for v in module.state_dict().values() if v.is_floating_point())
     assert limit is None or kept <= limit, f"{kept} dense bytes kept, more than {limit}"
 
 
