@@ -24,7 +24,7 @@ CLOCKS = {
     "wall": (time.perf_counter, "the wall clock"),
     "cpu": (
         time.thread_time,
-        "the processor time of the one thread, which other work on the machine does not count in",
+        "processor time, in which the machine's other work does not count",
     ),
 }
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,9 +134,10 @@ def main() -> None:
             "# Factored layers: times",
             "",
             "Forward passes without gradients, float32, in and out 1,024 features. Medians over interleaved turns of one",
-            f"run of `python -m benchmarks.kronecker_layers` on {arguments.threads} thread(s) of a {platform.machine()}",
-            f"CPU, PyTorch {torch.__version__}, by {CLOCKS[arguments.clock][1]}. In a turn the fastest of five runs",
-            "counts. A ratio is the median of the ratios within each turn; it may differ from the ratio of the medians.",
+            f"run of `python -m benchmarks.kronecker_layers`, threads: {arguments.threads}, {platform.machine()},",
+            f"PyTorch {torch.__version__}, by {CLOCKS[arguments.clock][1]}.",
+            "In a turn the fastest of five runs counts. A ratio is the median of the ratios within each turn; it may",
+            "differ from the ratio of the medians.",
             '"Built" materialises the matrix at each call, "contracted" applies the factors one by one, "auto" is the',
             "choice of the cost model (`lognet.nn.CostModel`).",
             "",
