@@ -13,6 +13,7 @@ from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import quant as quant
+from .compress import PHM, Kronecker, LowRank, Word2KetXS, compress
 from .log_tensor import LogTensor
 from .memory import held_bytes
 from .quant import LogFormat
@@ -20,4 +21,17 @@ from .summary import summary
 from .wrap import requantize, unwrap, wrap
 
 __version__ = "0.1.0"
-__all__ = ["LogFormat", "LogTensor", "held_bytes", "requantize", "summary", "unwrap", "wrap"]
+__all__ = [
+    "PHM",
+    "Kronecker",
+    "LogFormat",
+    "LogTensor",
+    "LowRank",
+    "Word2KetXS",
+    "compress",
+    "held_bytes",
+    "requantize",
+    "summary",
+    "unwrap",
+    "wrap",
+]

@@ -14,7 +14,8 @@ rearrangement of the decoded weight, redone with the decoding in the backward pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -229,6 +230,73 @@ class _MatMul(Function):
             grad_b = dense(a).mT @ grad
             grad_b = grad_b.sum_to_size(b.shape) if ctx.form is None else _collapsed(grad_b, b, ctx.form)
         return grad_a, grad_b, None
+
+
+class _Recomputed(Function):
+    """Any differentiable function, computed again from the codes when its gradient is asked for."""
+
+    @staticmethod
+    def forward(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
+        return function(*(t if t is None else dense(t) for t in tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        device = next(t.device.type for t in tensors if t is not None)
+        ctx.autocast = None
+        if torch.is_autocast_enabled(device):
+            ctx.autocast = (device, torch.get_autocast_dtype(device))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # create_graph: the recomputed graph hangs on the saved tensors themselves
+        inputs = []
+        with torch.enable_grad(), torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():
+            for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True):
+                own = t
+                if t is not None and t.is_floating_point():
+                    # a node of its own, so that one input that was computed from another does not count twice
+                    own = dense(t) if isinstance(t, LogTensor) else t.view_as(t)
+                inputs.append(own.detach().requires_grad_() if needed and not again else own)
+            outputs = ctx.function(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        found = torch.autograd.grad(
+            [out for out, _ in pairs],
+            [inputs[i] for i in wanted],
+            [grad for _, grad in pairs],
+            create_graph=again,
+            allow_unused=True,
+        )
+        result: list[Tensor | None] = [None] * (1 + len(inputs))
+        for i, grad in zip(wanted, found, strict=True):
+            result[1 + i] = grad
+        return tuple(result)
+
+
+def recomputed(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
+    """``function(*tensors)`` with LogTensors decoded, and a graph that keeps their codes and nothing else of it.
+
+    What layers made of several small factors need: everything between the factors and the result is computed again
+    in the backward pass, as by `torch.utils.checkpoint`. Without a LogTensor among the tensors it is the plain call,
+    with torch's usual graph.
+
+    Args:
+        function: takes dense tensors, returns one tensor or a tuple of tensors; it must give the same result each
+            time (no random numbers) and reach no other tensor that needs a gradient.
+        tensors: its arguments in order, any of them a LogTensor or None.
+
+    >>> a, b = (torch.nn.Parameter(LogTensor.from_float(torch.ones(2, 2))) for _ in range(2))
+    >>> recomputed(lambda a, b: torch.kron(a, b).sum(), a, b).backward()
+    >>> a.grad
+    tensor([[4., 4.],
+            [4., 4.]])
+    """
+    if any(isinstance(t, LogTensor) for t in tensors):
+        return _Recomputed.apply(function, *tensors)
+    return function(*tensors)
 
 
 @implements(F.linear)

@@ -9,6 +9,7 @@ from torch import nn
 
 import lognet
 from lognet import LogTensor
+from lognet.autograd import recomputed
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -293,3 +294,78 @@ def test_words_for_what_torch_would_not_take_either():
         F.embedding(torch.tensor([1.5]), LogTensor.from_float(torch.randn(5, 3)))
     with pytest.raises(ValueError, match="weight must be two-dimensional"):
         F.embedding(torch.tensor([1]), LogTensor.from_float(torch.randn(5)))
+
+
+# recomputed: any function of LogTensors, run again in the backward pass
+
+
+def two_factors(x, bias, a, b):
+    y = F.linear(x, torch.kron(a, b), bias)
+    return y, y.square().sum(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_recomputed_as_its_dequantised_twin(with_bias, dtype):
+    logs = [nn.Parameter(LogTensor.from_float(randn(2, 3, seed=i, dtype=dtype), bits=10)) for i in range(2)]
+    twins = [w.detach().dequantize().requires_grad_() for w in logs]
+    x = [randn(4, 9, dtype=dtype).requires_grad_() for _ in range(2)]
+    bias = [randn(4, seed=5, dtype=dtype).requires_grad_() if with_bias else None for _ in range(2)]
+    ours, theirs = recomputed(two_factors, x[0], bias[0], *logs), two_factors(x[1], bias[1], *twins)
+    torch.testing.assert_close(ours, theirs)
+    inputs = [[x[i], *([bias[i]] if with_bias else []), *w] for i, w in enumerate((logs, twins))]
+    results = []
+    for out, leaves in zip((ours, theirs), inputs, strict=True):
+        loss = out[0].pow(3).sum() + out[1].sum()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        assert all(type(g) is torch.Tensor for g in first)
+        results.append((first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_recomputed_uses_one_output_of_two():
+    a, b = (nn.Parameter(LogTensor.from_float(randn(2, 3, seed=i))) for i in range(2))
+    recomputed(two_factors, randn(4, 9), None, a, b)[1].sum().backward()
+    assert a.grad.abs().sum() > 0
+
+
+def test_recomputed_without_log_tensors_is_the_plain_call():
+    seen = []
+    assert recomputed(lambda a, b: seen.append((a, b)), 1, None) is None
+    assert seen == [(1, None)]
+
+
+def test_recomputed_counts_an_input_made_from_another_once():
+    w, log = randn(3).requires_grad_(), nn.Parameter(LogTensor.from_float(randn(3, seed=1)))
+    for create_graph in (False, True):
+        ours = recomputed(lambda x, w, log: (x * w * log).sum(), 2 * w, w, log)
+        theirs = (2 * w * w * log.dequantize()).sum()
+        torch.testing.assert_close(
+            torch.autograd.grad(ours, (w, log), create_graph=create_graph), torch.autograd.grad(theirs, (w, log))
+        )
+
+
+def test_recomputed_keeps_codes_and_runs_again_under_the_same_autocast():
+    a, b = (nn.Parameter(LogTensor.from_float(torch.randn(20, 20))) for _ in range(2))
+    x, dtypes = torch.randn(2, 400), []
+
+    def function(x, a, b):
+        y = F.linear(x, torch.kron(a, b))
+        dtypes.append(y.dtype)
+        return y
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept, out = saved_bytes(lambda: recomputed(function, x, a, b))
+    assert kept == 2 * 400 * 4
+    out.float().sum().backward()
+    assert dtypes == [torch.bfloat16] * 2
+    assert a.grad.dtype == torch.float32
+
+
+def test_recomputed_notices_a_write_in_between():
+    a = nn.Parameter(LogTensor.from_float(randn(3)))
+    loss = recomputed(lambda a: a.square().sum(), a)
+    with torch.no_grad():
+        a.mul_(0.5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -1,4 +1,4 @@
-"""Structured layers: networks over algebras other than the reals, with float or few-bit weights."""
+"""Structured layers, with float or few-bit weights: over algebras other than the reals, and of Kronecker products."""
 
 from . import prune as prune
 from .algebra import Algebra
@@ -14,15 +14,34 @@ from .conv import (
     algebra_conv,
     algebra_conv_transpose,
 )
+from .cost import CostModel, calibrate, cost_model, set_cost_model
 from .embedding import AlgebraEmbedding
+from .factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from .flops import Flops, flops
 from .forms import from_columns, to_columns
+from .kronecker import kronecker_linear, kronecker_rows, kronecker_sum, nearest_kronecker_sum
 from .linear import AlgebraLinear, algebra_linear
 from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
+from .phm import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
+from .phm_recurrent import PHMGRU, PHMLSTM, KroneckerLSTM
+from .phm_transformer import (
+    KroneckerMultiheadAttention,
+    PHMMultiheadAttention,
+    PHMTransformer,
+    PHMTransformerDecoder,
+    PHMTransformerDecoderLayer,
+    PHMTransformerEncoder,
+    PHMTransformerEncoderLayer,
+)
 from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
+from .shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
+from .sizes import factor_shapes
 from .tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
+from .word2ket import Word2KetEmbedding, Word2KetXSEmbedding
 
 __all__ = [
+    "PHMGRU",
+    "PHMLSTM",
     "Algebra",
     "AlgebraBatchNorm1d",
     "AlgebraBatchNorm2d",
@@ -42,18 +61,48 @@ __all__ = [
     "AlgebraMultiheadAttention",
     "AlgebraWhitening",
     "Algebraized",
+    "CostModel",
+    "FactoredEmbedding",
+    "FactoredLinear",
     "Flops",
+    "KroneckerEmbedding",
+    "KroneckerLSTM",
+    "KroneckerLinear",
+    "KroneckerMultiheadAttention",
+    "LowRankEmbedding",
+    "LowRankLinear",
+    "PHMConv1d",
+    "PHMConv2d",
+    "PHMLinear",
+    "PHMMultiheadAttention",
+    "PHMTransformer",
+    "PHMTransformerDecoder",
+    "PHMTransformerDecoderLayer",
+    "PHMTransformerEncoder",
+    "PHMTransformerEncoderLayer",
+    "TiedOutput",
     "TupleActivation",
     "TupleDropout",
     "TupleLift",
     "TupleNorm",
+    "Word2KetEmbedding",
+    "Word2KetXSEmbedding",
     "algebra_conv",
     "algebra_conv_transpose",
     "algebra_linear",
     "algebraize",
+    "calibrate",
+    "cost_model",
     "determinant",
+    "factor_shapes",
     "flops",
     "from_columns",
+    "hamilton_rule",
+    "kronecker_linear",
+    "kronecker_rows",
+    "kronecker_sum",
+    "nearest_kronecker_sum",
     "prune",
+    "set_cost_model",
     "to_columns",
 ]

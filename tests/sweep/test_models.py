@@ -20,7 +20,7 @@ def test_models_are_compared_in_one_command(tmp_path):
         assert real["bytes"]["weights"] > 2 * m2r["bytes"]["weights"]
         # the data and their order are the task's, whatever the model
         assert real["settings"]["task"]["data_sha256"] == h["settings"]["task"]["data_sha256"]
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert {row["task"] for row in rows} == {"digits", "digits/M2R", "digits/H", "text", "text/M2R", "text/H"}
     assert "Models of digits compared" in (out / "report.html").read_text()
     assert sweep(*words, "--model", "R", "M2R", "H")[1] == stdout
