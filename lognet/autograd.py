@@ -142,7 +142,8 @@ class _Linear(Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
-            grad_weight = grad.reshape(-1, grad.shape[-1]).t() @ dense(x).reshape(-1, x.shape[-1]).conj()
+            # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
+            grad_weight = (grad.reshape(-1, grad.shape[-1]).mH @ dense(x).reshape(-1, x.shape[-1])).conj()
             grad_weight = _collapsed(grad_weight, weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
@@ -240,7 +241,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     """
     input, weight, bias = _autocast(input, weight, bias)
     weight, form = in_form(weight, form)
-    if not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
+    if not input.is_complex() and not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
     if form is None and weight.dim() != 2:
         return F.linear(dense(input), dense(weight), None if bias is None else dense(bias))
