@@ -14,9 +14,10 @@ from . import nn as nn
 from . import optim as optim
 from . import quant as quant
 from .log_tensor import LogTensor
+from .memory import held_bytes
 from .quant import LogFormat
 from .summary import summary
 from .wrap import requantize, unwrap, wrap
 
 __version__ = "0.1.0"
-__all__ = ["LogFormat", "LogTensor", "requantize", "summary", "unwrap", "wrap"]
+__all__ = ["LogFormat", "LogTensor", "held_bytes", "requantize", "summary", "unwrap", "wrap"]

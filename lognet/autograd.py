@@ -143,11 +143,15 @@ class _Linear(Function):
             grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
             # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
-            grad_weight = (grad.reshape(-1, grad.shape[-1]).mH @ dense(x).reshape(-1, x.shape[-1])).conj()
-            grad_weight = _collapsed(grad_weight, weight, ctx.form)
+            grad_weight = _collapsed((_rows_of(grad).mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
-            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0)
+            grad_bias = _rows_of(grad).sum(0)
         return grad_x, grad_weight, grad_bias, None
+
+
+def _rows_of(x: Tensor) -> Tensor:
+    """All but the last dimension as one; reshape(-1, length) cannot tell how many where the length is 0."""
+    return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
 class _Convolution(Function):
@@ -277,6 +281,8 @@ def conv(
         padding = [t // 2 for t in total]
     elif padding == "valid":
         padding = 0
+    elif isinstance(padding, str):
+        raise ValueError(f"padding must be numbers, 'same' or 'valid', got {padding!r}")
     return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups, form)
 
 
@@ -319,8 +325,14 @@ def embedding(
     """`torch.nn.functional.embedding` for a LogTensor weight; gradients are dense.
 
     Raises:
-        ValueError: `sparse=True` (LogTensors have dense gradients), or `padding_idx` outside the table.
+        ValueError: `sparse=True` (LogTensors have dense gradients), `padding_idx` outside the table, or a weight that
+            is not two-dimensional.
+        TypeError: indices that are not int32 or int64.
     """
+    if weight.dim() != 2:
+        raise ValueError(f"weight must be two-dimensional, got shape {tuple(weight.shape)}")
+    if input.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"embedding indices must be int32 or int64, got {input.dtype}; use input.long()")
     if sparse:
         raise ValueError(
             "sparse=True is not supported with a LogTensor weight, whose gradients are dense; use sparse=False"
@@ -344,16 +356,16 @@ def _aten_embedding(
     return embedding(indices, weight, None if padding_idx < 0 else padding_idx, None, 2.0, scale_grad_by_freq, sparse)
 
 
-@implements(
-    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm, torch.mm, torch.Tensor.mm
-)
-def matmul(input: Tensor, other: Tensor, form: Form | None = None) -> Tensor:
+@implements(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None, form: Form | None = None) -> Tensor:
     """`torch.matmul` (and `bmm`, `mm`, `@`) where either side, or both, is a LogTensor; `form` is that of `other`.
 
     >>> w = LogTensor.from_float(torch.eye(2) + 1)
     >>> (torch.ones(2) @ w).shape
     torch.Size([2])
     """
+    if out is not None:
+        return torch.matmul(dense(input), dense(other), out=out)
     other, form = in_form(other, form)
     input, other = _autocast(input, other)
     if form is None and (
@@ -367,14 +379,28 @@ def matmul(input: Tensor, other: Tensor, form: Form | None = None) -> Tensor:
     return _MatMul.apply(input, other, form)
 
 
+@implements(torch.mm, torch.Tensor.mm)
+def _mm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
+    if kwargs or (input.dim(), mat2.dim()) != (2, 2):  # an output to write to, or torch's own error
+        return torch.mm(dense(input), dense(mat2), **kwargs)
+    return matmul(input, mat2)
+
+
+@implements(torch.bmm, torch.Tensor.bmm)
+def _bmm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
+    if kwargs or (input.dim(), mat2.dim()) != (3, 3):
+        return torch.bmm(dense(input), dense(mat2), **kwargs)
+    return matmul(input, mat2)
+
+
 @implements(torch.Tensor.__rmatmul__)
 def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
     return matmul(other, input)
 
 
 def _rows(weight: LogTensor, index: Tensor) -> Tensor:
-    """weight[index], decoding only those rows."""
-    if bool(((index < 0) | (index >= weight.shape[0])).any()):
+    """weight[index], decoding only those rows. A compiled graph cannot ask for values: there no index is checked."""
+    if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= weight.shape[0])).any()):
         raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(

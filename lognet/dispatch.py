@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from .log_storage import LogStorage
-from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op, owns_all
+from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -
 def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
     """A contiguous copy that owns its bits."""
     move = lambda plane: plane.to(device=device, copy=True)
-    if owns_all(x):
+    if x._whole:
         return _like(x, x._storage.map(move), dtype)
     storage = LogStorage.from_codes(x.format, x.exponent.reshape(-1), (x.signs < 0).reshape(-1), x.scale)
     result = LogTensor(storage.map(move), x.shape, dtype=dtype or x.dtype)
@@ -34,7 +34,7 @@ def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.devic
 
 def _write(x: LogTensor, values: Tensor) -> None:
     """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
-    if not owns_all(x):  # float64 tells every rung from its neighbours: the weights outside x keep their codes
+    if not x._whole:  # float64 tells every rung from its neighbours: the weights outside x keep their codes
         flat = x._storage.decode(torch.float64, masked=False)
         flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
         values = flat
@@ -44,17 +44,29 @@ def _write(x: LogTensor, values: Tensor) -> None:
 @implements_op(ANY_OPERATION)
 def _any(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Every operation without an implementation below."""
+    if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
+        raise NotImplementedError(
+            f"{func} changes the shape of a tensor in place, which a LogTensor cannot do; use the form that returns a"
+            " view (w.t() for w.t_()), or work on w.dequantize()"
+        )
     return _view(func, *args, **kwargs) if func.is_view else _decoded(func, args, kwargs)
 
 
 def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
-    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout."""
-    layout = torch.empty(x._storage.count, device="meta").as_strided(x.shape, x.stride(), x.storage_offset())
+    """Any view: apply it to a tensor without data of the same layout, and take over what it did to the layout.
+
+    Views that read the bytes as another dtype (``view(torch.int32)``, ``view_as_complex``) need decoded bytes.
+    """
+    layout = torch.empty(x._storage.count, dtype=x.dtype, device="meta")
+    layout = layout.as_strided(x.shape, x.stride(), x.storage_offset())
+    views = func(layout, *args, **kwargs)
+    if any(of.dtype != x.dtype for of in tree_iter(views)):
+        return func(decode(x), *args, **kwargs)
 
     def view(of: Tensor) -> LogTensor:
         return LogTensor(x._storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
 
-    return tree_map(view, func(layout, *args, **kwargs))
+    return tree_map(view, views)
 
 
 def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
@@ -102,6 +114,10 @@ def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = Non
     """Storage for a copy (`to_empty`, sharding): a LogTensor of the same ladder, its codes not yet written."""
     if dtype is not None and not dtype.is_floating_point:
         return torch.empty(x.shape, dtype=dtype, device=device or x.device)
+    if x.is_meta and device is not None:  # no values to take along: every code 0 on the scale 1, until written
+        storage = x._storage.map(lambda plane: torch.zeros_like(plane, device=device))
+        storage.scale.fill_(1)
+        return _like(x, storage, dtype)
     return _compact(x, dtype, device)
 
 
@@ -110,7 +126,7 @@ def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> 
     """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
     if not isinstance(x, LogTensor):
         x.copy_(decode(source))  # type: ignore[arg-type]
-    elif isinstance(source, LogTensor) and owns_all(x) and owns_all(source) and x.shape == source.shape:
+    elif isinstance(source, LogTensor) and x._whole and source._whole and x.shape == source.shape:
         x._storage.copy_(source._storage)
     else:
         values = decode(source, torch.float64) if isinstance(source, LogTensor) else source

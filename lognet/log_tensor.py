@@ -7,6 +7,7 @@ values and gives a dense tensor; and an operation in place decodes, computes and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,8 @@ class LogTensor(Tensor):
     """
 
     _storage: LogStorage
+    _whole: bool
+    """Whether this is its storage, whole and in order, rather than a view of a part of it."""
 
     @staticmethod
     def __new__(
@@ -68,6 +71,11 @@ class LogTensor(Tensor):
             requires_grad=requires_grad,
         )
         self._storage = storage
+        self._whole = (
+            offset == 0
+            and math.prod(size) == storage.count
+            and (stride is None or tuple(stride) == _contiguous_strides(size))
+        )
         return self
 
     # Making one
@@ -196,6 +204,11 @@ class LogTensor(Tensor):
         """Bytes really held by codes, signs, scale and mask, shared with all views of them."""
         return self._storage.nbytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        return self._whole
+
     # Writing it
 
     @torch.no_grad()
@@ -206,7 +219,7 @@ class LogTensor(Tensor):
             exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
             signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
         """
-        if not owns_all(self):
+        if not self._whole:
             raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
         negative = signs if signs.dtype == torch.bool else signs < 0
         self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
@@ -222,7 +235,7 @@ class LogTensor(Tensor):
                 is this tensor's, with trailing dimensions of 1 where one bit stands for a whole slice: (N, 1) masks
                 the rows of an (N, D) weight in N bits.
         """
-        if not owns_all(self):
+        if not self._whole:
             raise ValueError("set_mask_ needs a whole LogTensor, not a view of a part of one")
         if mask is None:
             self._storage.keep, self._storage.group = None, 1
@@ -258,6 +271,10 @@ class LogTensor(Tensor):
         format, count, group, offset, dtype = context
         storage = LogStorage.from_planes(format, count, {name[1:]: plane for name, plane in inner.items()}, group)
         return LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype)
+
+    def _stable_hash_for_caching(self) -> str:
+        """What a graph compiled for this tensor depends on: torch.compile's cache asks for it."""
+        return repr((type(self).__name__, *self.__tensor_flatten__(), tuple(self.shape), self.stride()))
 
     # The planes by name, for __tensor_flatten__.
     _low = property(lambda self: self._storage.low)
@@ -313,9 +330,32 @@ def _register(table: dict[Any, Callable[..., Any]], names: Any) -> Callable[[Cal
     return register
 
 
-@implements(Tensor.numpy, Tensor.__array__)
-def _numpy(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
-    return x.dequantize().__array__(*args) if args else x.dequantize().numpy(**kwargs)
+@implements(Tensor.numpy)
+def _numpy(x: LogTensor, **kwargs: Any) -> Any:
+    return x.dequantize().numpy(**kwargs)
+
+
+@implements(Tensor.__array__)
+def _array(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    return x.dequantize().__array__(*args, **kwargs)
+
+
+@implements(Tensor.__dlpack__)
+def _dlpack(x: LogTensor, *args: Any, **kwargs: Any) -> Any:
+    return x.dequantize().__dlpack__(*args, **kwargs)
+
+
+@implements(Tensor.share_memory_)
+def _share_memory(x: LogTensor) -> LogTensor:
+    """Torch's own would take the address of the dense tensor that does not exist."""
+    for plane in x._storage.planes().values():
+        plane.share_memory_()
+    return x
+
+
+@implements(Tensor.is_shared)
+def _is_shared(x: LogTensor) -> bool:
+    return all(plane.is_shared() for plane in x._storage.planes().values())
 
 
 @implements(Tensor.tolist)
@@ -350,14 +390,9 @@ def _contiguous_strides(size: torch.Size | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def owns_all(x: LogTensor) -> bool:
-    """Whether x is its storage, whole and in order, rather than a view of a part of it."""
-    return x.numel() == x._storage.count and x.storage_offset() == 0 and x.is_contiguous()
-
-
 def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     """Read the window of flat weights that x covers, then arrange it in x's shape (contiguous)."""
-    if owns_all(x):
+    if x._whole:
         return read().view(x.shape)
     if x.numel() == 0:
         return read(0, 0).view(x.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ def storages(*holders: Any) -> dict[int, int]:
     """The distinct memory blocks that `holders` hold, as {address: bytes}.
 
     Args:
-        holders: tensors, modules (parameters and buffers), optimizers (their state) and containers of them.
+        holders: tensors, modules (parameters and buffers), optimizers (their state) and containers or iterators of them.
             Gradients are not counted.
     """
     found: dict[int, int] = {}
@@ -49,6 +49,6 @@ def _tensors(holder: Any) -> Iterator[Tensor]:
         yield from _tensors(list(holder.state.values()))
     elif isinstance(holder, dict):
         yield from _tensors(list(holder.values()))
-    elif isinstance(holder, (list, tuple)):
+    elif isinstance(holder, Iterable) and not isinstance(holder, (str, bytes)):
         for item in holder:
             yield from _tensors(item)

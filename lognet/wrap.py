@@ -67,6 +67,10 @@ def wrap(
     >>> type(model.weight).__name__, model.weight.bits
     ('LogTensor', 8)
     """
+    _check_module(model)
+    if not isinstance(bits_for, Mapping | None):
+        raise TypeError(f"bits_for must map patterns to bits, like {{'*.bias': 12}}, got {bits_for!r}")
+    include, exclude = (None if p is None else _listed(p) for p in (include, exclude))  # generators are read once
     ladder = _Ladders(bits, base_precision, dict(bits_for or {}))
     check_positive("p_scale", p_scale)
     if init not in INITS:
@@ -79,8 +83,9 @@ def wrap(
     made: dict[int, nn.Parameter] = {}
     for slot in chosen:
         if id(slot.tensor) not in made:
-            _check_parameter(slot)
             names = [other for other in chosen if other.tensor is slot.tensor]
+            for name in names:
+                _check_parameter(name)
             tensor = _quantized(slot, ladder.format_of(model, names), p_scale, init, mix64(seed, len(made)))
             _mask_padding(slot.tensor, names, tensor)
             made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
@@ -123,6 +128,7 @@ def requantize(
     """
     format = LogFormat(bits, base_precision)  # type: ignore[arg-type]
     slots = _wrapped_slots(model)
+    include, exclude = (None if p is None else _listed(p) for p in (include, exclude))  # generators are read once
     _check_patterns(model, slots, {"include": include, "exclude": exclude})
     chosen = _choose(model, slots, include, exclude)
     made = {}
@@ -158,8 +164,12 @@ class _Ladders:
     bits_for: dict[str, int]
 
     def __post_init__(self) -> None:
-        for width in (self.bits, *self.bits_for.values()):
-            LogFormat(width, self.base_precision)  # type: ignore[arg-type]
+        LogFormat(self.bits, self.base_precision)  # type: ignore[arg-type]
+        for pattern, width in self.bits_for.items():
+            try:
+                LogFormat(width, self.base_precision)  # type: ignore[arg-type]
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"bits_for[{pattern!r}]: {error}") from None
 
     def format_of(self, model: nn.Module, names: list[_Slot]) -> LogFormat:
         """The format of one parameter, under all the names that tie it."""
@@ -175,13 +185,19 @@ class _Ladders:
 
 
 def _slots(model: nn.Module) -> Iterator[_Slot]:
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):  # a shared module, under all its names
         for attribute, tensor in module._parameters.items():
             if tensor is not None:
                 yield _Slot(f"{path}.{attribute}" if path else attribute, module, attribute, tensor)
 
 
+def _check_module(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+
+
 def _wrapped_slots(model: nn.Module) -> list[_Slot]:
+    _check_module(model)
     slots = [slot for slot in _slots(model) if isinstance(slot.tensor, LogTensor)]
     if not slots:
         raise ValueError(f"{type(model).__name__} has no LogTensor parameters; wrap it first with lognet.wrap(model)")
@@ -267,8 +283,11 @@ def _mask_padding(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
     """Keep the zero padding row of an embedding zero, also where a linear layer shares the weight."""
     for slot in names:
         padding = slot.owner.padding_idx if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) else None
+        padding = padding if slot.attribute == "weight" else None  # not of what a subclass adds
         if padding is not None and not bool(old.detach()[padding].any()):
             mask = torch.ones(new.shape[0], 1, dtype=torch.bool, device=new.device)
+            if new.mask is not None:  # the padding row of another embedding that shares the weight
+                mask = new.mask[:, :1]
             mask[padding] = False
             new.set_mask_(mask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any, SupportsFloat, overload
 
 import torch
 from torch import Tensor
@@ -53,11 +53,11 @@ class Madam(Optimizer):
 
     Raises:
         ValueError: an argument out of bounds, a non-zero `weight_decay`, a tensor `lr` of more than one element.
-        TypeError: a parameter that is not floating-point.
+        TypeError: a parameter that is not floating-point, an argument of the wrong type.
 
-    A parameter whose gradient holds NaN or infinity is left alone for that step, with one warning. Entries with zero
-    gradient do not move. A weight of exactly zero, which no multiplication would move, starts from the lowest rung
-    on the side where its gradient sends it.
+    A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with
+    one warning. Entries with zero gradient do not move, unless by their momentum. A weight of exactly zero, which no
+    multiplication would move, starts from the lowest rung on the side where its gradient sends it.
 
     Differences from the paper are in the defaults only: bias correction, sign crossing and stochastic rounding;
     `Madam.paper` has none of them but the first, which it takes as an option.
@@ -130,10 +130,19 @@ class Madam(Optimizer):
         """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
         _check_hyperparameters({**self.defaults, **param_group})
         params = param_group["params"]
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(
+                "params must be an ordered collection, got a set: random bits depend on the order; use a list"
+            )
         params = [params] if isinstance(params, Tensor) else list(params)
         for p in (p[1] if isinstance(p, tuple) else p for p in params):
             if isinstance(p, Tensor) and not p.is_floating_point():
                 raise TypeError(f"Madam moves real floating-point parameters only, got one of {p.dtype}")
+            if isinstance(p, LogTensor) and not p.is_whole:
+                raise ValueError(
+                    f"Madam moves whole LogTensors only, got a view of shape {tuple(p.shape)} into one; pass the"
+                    " LogTensor itself, or a copy of that part (view.clone())"
+                )
         super().add_param_group({**param_group, "params": params})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -194,11 +203,11 @@ class Madam(Optimizer):
     def _step_parameter(self, p: Tensor, index: int, lr: float, group: dict[str, Any]) -> None:
         compute = torch.float64 if p.dtype == torch.float64 else torch.float32
         grad = p.grad.detach().to(compute)  # type: ignore[union-attr]
-        if not bool(torch.isfinite(grad).all()):
+        if not bool((grad.abs() < torch.finfo(compute).max ** 0.5).all()):  # false for NaN too
             self._warn_once(
                 "non-finite",
-                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN or infinity; its step is skipped"
-                " (so will be later ones, without a further warning)",
+                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
+                f" {compute}; its step is skipped (so will be later ones, without a further warning)",
             )
             return
         if group["maximize"]:
@@ -211,7 +220,7 @@ class Madam(Optimizer):
         second_moment(state["exp_avg_sq"], grad, group["beta"])
         correct = group["bias_correction"]
         if group["momentum"]:
-            grad = state["exp_avg"].lerp_(grad, 1 - group["momentum"])
+            grad = state["exp_avg"].lerp_(grad.to(state["exp_avg"].dtype), 1 - group["momentum"])
             grad = grad / (1 - group["momentum"] ** step) if correct else grad
         r = direction(grad, state["exp_avg_sq"], group["g_bound"], 1 - group["beta"] ** step if correct else 1.0)
         if isinstance(p, LogTensor):
@@ -245,10 +254,10 @@ class Madam(Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg_sq"] = torch.zeros_like(grad)
-            if isinstance(p, LogTensor):
-                state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
-            else:
-                state["sigma"] = torch.tensor(typical_magnitude(p), dtype=torch.float64)
+        if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
+            state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
+        if not isinstance(p, LogTensor) and "sigma" not in state:
+            state["sigma"] = torch.tensor(typical_magnitude(p), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
             state["exp_avg"] = torch.zeros_like(grad)
         return state
@@ -264,6 +273,12 @@ def _check_hyperparameters(group: dict[str, Any]) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "state_bits"):
+        if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
+            raise TypeError(f"{name} must be a number, got {group[name]!r}")
+    for name in ("sign_crossing", "bias_correction", "maximize"):
+        if not isinstance(group[name], (bool, int)):
+            raise TypeError(f"{name} must be True or False, got {group[name]!r}")
     _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
     _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")
     _require(group, "g_bound", group["g_bound"] > 0, "positive")

@@ -81,7 +81,7 @@ def step_codes(
     else:
         whole = exact.floor()
         moves = whole + (u < exact - whole)
-    moves = moves.to(torch.int32)
+    moves = moves.clamp_(-last_rung - 1, last_rung + 1).to(torch.int32)  # as good as any larger one, and no overflow
     k = exponent + torch.where(negative, -moves, moves)
     crossing = k > last_rung if sign_crossing else torch.zeros_like(negative)
     tried = r != 0

@@ -25,6 +25,20 @@ def packed_bytes(count: int, width: int) -> int:
     return (count * width + 7) // 8
 
 
+def _padded(flat: Tensor, row: int, dtype: torch.dtype) -> Tensor:
+    """`flat` in rows of `row`, the last one filled with zeros."""
+    count = flat.numel()
+    if count % row == 0:
+        return flat.to(dtype).view(-1, row)
+    padded = torch.zeros((count + row - 1) // row, row, dtype=dtype, device=flat.device)
+    padded.view(-1)[:count] = flat
+    return padded
+
+
+def _shifts(count: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.arange(0, count * step, step, dtype=dtype, device=device)
+
+
 def pack(values: Tensor, width: int) -> Tensor:
     """Pack integers in [0, 2^width), any shape, into a flat uint8 stream of `packed_bytes(numel, width)` bytes.
 
@@ -33,15 +47,14 @@ def pack(values: Tensor, width: int) -> Tensor:
     """
     flat = values.reshape(-1)
     if width == 8:
-        return flat.to(torch.uint8)
-    count = flat.numel()
-    groups = (count + 7) // 8
-    padded = torch.zeros(groups, 8, dtype=torch.int64, device=flat.device)
-    padded.view(-1)[:count] = flat
-    shifts = torch.arange(0, 8 * width, width, device=flat.device)
-    words = (padded << shifts).sum(dim=1, keepdim=True)  # 8 * width <= 56 bits: no overlap, so the sum is an "or"
-    stream = (words >> torch.arange(0, 8 * width, 8, device=flat.device)).to(torch.uint8)
-    return stream.reshape(-1)[: packed_bytes(count, width)].clone()
+        return flat.to(torch.uint8, copy=True)  # never the caller's own memory
+    if 8 % width == 0:  # whole values in every byte: stay in bytes
+        lanes = _padded(flat, 8 // width, torch.uint8)
+        return (lanes << _shifts(8 // width, width, torch.uint8, flat.device)).sum(dim=1, dtype=torch.uint8)
+    words = _padded(flat, 8, torch.int64) << _shifts(8, width, torch.int64, flat.device)
+    words = words.sum(dim=1, keepdim=True)  # 8 * width <= 56 bits: no overlap, so the sum is an "or"
+    stream = (words >> _shifts(width, 8, torch.int64, flat.device)).to(torch.uint8)
+    return stream.reshape(-1)[: packed_bytes(flat.numel(), width)].clone()
 
 
 def unpack(stream: Tensor, width: int, count: int) -> Tensor:
@@ -52,16 +65,13 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     """
     if width == 8:
         return stream[:count].clone()
-    if 8 % width == 0:  # whole values in every byte: stay in bytes
-        shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=stream.device)
-        values = (stream.unsqueeze(1) >> shifts) & (2**width - 1)
-        return values.reshape(-1)[:count]
-    groups = (count + 7) // 8
-    padded = torch.zeros(groups, width, dtype=torch.int64, device=stream.device)
-    used = packed_bytes(count, width)
-    padded.view(-1)[:used] = stream[:used]
-    words = (padded << torch.arange(0, 8 * width, 8, device=stream.device)).sum(dim=1, keepdim=True)
-    values = (words >> torch.arange(0, 8 * width, width, device=stream.device)) & (2**width - 1)
+    used = stream[: packed_bytes(count, width)]
+    if 8 % width == 0:
+        values = used.unsqueeze(1) >> _shifts(8 // width, width, torch.uint8, stream.device)
+        return values.bitwise_and_(2**width - 1).reshape(-1)[:count]
+    words = _padded(used, width, torch.int64) << _shifts(width, 8, torch.int64, stream.device)
+    words = words.sum(dim=1, keepdim=True)
+    values = (words >> _shifts(8, width, torch.int64, stream.device)) & (2**width - 1)
     return values.to(torch.uint8).reshape(-1)[:count]
 
 

@@ -182,13 +182,18 @@ class LogFormat:
             dtype: floating dtype of the result.
         """
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        table = unit_ladder(self.bits, self.base_precision, compute, exponent.device) * scale.to(compute)
-        magnitude = table[exponent.long()]
-        return torch.where(negative, -magnitude, magnitude).to(dtype)
+        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
+        table = (_cached_unit_ladder if type(exponent) is Tensor else unit_ladder)(self, compute, exponent.device)
+        index = torch.add(exponent.to(torch.int32), negative.to(torch.int32), alpha=self.last_rung + 1)
+        values = (table * scale.to(compute)).index_select(0, index.reshape(-1))
+        return values.view(exponent.shape).to(dtype)
 
 
-@lru_cache(maxsize=64)
-def unit_ladder(bits: int, base_precision: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`."""
-    k = torch.arange(2**bits, dtype=torch.float64)
-    return (k * -base_precision).exp_().to(device=device, dtype=dtype)
+def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated."""
+    k = torch.arange(2**ladder.bits, dtype=torch.float64, device=device)
+    positive = (k * -ladder.base_precision).exp_().to(dtype)
+    return torch.cat([positive, -positive])
+
+
+_cached_unit_ladder = lru_cache(maxsize=64)(unit_ladder)

@@ -260,3 +260,36 @@ def test_embedding_max_norm_writes_back():
     out = F.embedding(INDEX, w, max_norm=0.5)
     assert (out.norm(dim=-1) < 0.502).all()
     assert (w[4].norm() > 0.5) == (w.detach().dequantize()[4].norm() > 0.5)
+
+
+def test_products_take_the_keywords_of_torch():
+    w, x = LogTensor.from_float(torch.randn(4, 6)), torch.randn(2, 4)
+    expected = x @ w.dequantize()
+    assert torch.equal(torch.mm(x, mat2=w), expected)
+    assert torch.equal(torch.bmm(input=x[None], mat2=w[None]), expected[None])
+    for product in (torch.mm, torch.matmul):
+        out = torch.empty(2, 6)
+        assert product(x, w, out=out) is out
+        assert torch.equal(out, expected)
+    for product, wrong in ((torch.mm, x[None]), (torch.bmm, x)):
+        with pytest.raises(RuntimeError, match="must be"):
+            product(wrong, w)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(0, 3), (4, 0)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_linear_layers_without_features(inside, outside):
+    weight = nn.Parameter(LogTensor.from_float(torch.zeros(outside, inside), scale=1.0))
+    x = torch.randn(5, 2, inside, requires_grad=True)
+    F.linear(x, weight).sum().backward()
+    assert weight.grad.shape == (outside, inside)
+    assert x.grad.shape == (5, 2, inside)
+
+
+def test_words_for_what_torch_would_not_take_either():
+    with pytest.raises(ValueError, match="padding must be numbers, 'same' or 'valid', got 'full'"):
+        F.conv1d(torch.randn(1, 2, 5), LogTensor.from_float(torch.randn(3, 2, 3)), padding="full")
+    with pytest.raises(TypeError, match="indices must be int32 or int64, got torch.float32"):
+        F.embedding(torch.tensor([1.5]), LogTensor.from_float(torch.randn(5, 3)))
+    with pytest.raises(ValueError, match="weight must be two-dimensional"):
+        F.embedding(torch.tensor([1]), LogTensor.from_float(torch.randn(5)))

@@ -3,6 +3,7 @@ import io
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -393,3 +394,67 @@ def test_mask_is_zero_and_costs_a_bit_a_group():
 def test_repr_shows_values_and_ladder():
     text = repr(LogTensor.from_float(torch.tensor([1.0, -0.5]), bits=8))
     assert text == "LogTensor([ 1.0000, -0.5000], bits=8, base_precision=0.02166)"
+
+
+@pytest.mark.parametrize(
+    "change", [lambda w: w.t_(), lambda w: w.transpose_(0, 1), lambda w: w.unsqueeze_(0), lambda w: w.resize_(3, 3)]
+)
+def test_changing_the_shape_in_place_is_refused_and_changes_nothing(change):
+    w = LogTensor.from_float(randn(2, 3))
+    before = w.dequantize()
+    with pytest.raises(NotImplementedError, match="changes the shape of a tensor in place"):
+        change(w)
+    assert torch.equal(w, before)
+    assert w.detach_() is w
+
+
+@pytest.mark.parametrize(
+    ("dtype", "to"), [(torch.float32, torch.int32), (torch.float16, torch.int16), (torch.float16, torch.float32)]
+)
+def test_bytes_seen_as_another_dtype_are_those_of_the_decoded_values(dtype, to):
+    w = LogTensor.from_float(randn(4, 6, dtype=dtype))
+    assert torch.equal(w.view(to), w.dequantize().view(to))
+    assert torch.equal(w.view(dtype), w.dequantize())
+
+
+def test_complex_views_are_those_of_the_decoded_values():
+    w = LogTensor.from_float(randn(4, 2))
+    assert torch.equal(torch.view_as_complex(w), torch.view_as_complex(w.dequantize()))
+
+
+def test_numpy_protocol():
+    w = LogTensor.from_float(randn(4, 3))
+    assert np.array_equal(np.asarray(w), w.dequantize().numpy())
+    assert np.asarray(w, dtype=np.float64).dtype == np.float64
+
+
+def test_dlpack_gives_the_decoded_values():
+    w = LogTensor.from_float(randn(4, 3))
+    assert torch.equal(torch.from_dlpack(w), w.dequantize())
+
+
+@pytest.mark.parametrize("bits", [3, 8, 10])
+def test_memory_can_be_shared_between_processes(bits):
+    model = lognet.wrap(nn.Linear(4, 3), bits=bits)
+    before = model.weight.dequantize()
+    assert not model.weight.is_shared()
+    model.share_memory()
+    assert model.weight.is_shared()
+    assert torch.equal(model.weight, before)
+
+
+def test_from_codes_owns_its_memory():
+    k = torch.zeros(100, dtype=torch.uint8)
+    w = LogTensor.from_codes(k[:4], torch.ones(4, dtype=torch.int8), bits=8, scale=1.0)
+    k.fill_(7)
+    assert w.exponent.tolist() == [0, 0, 0, 0]
+    assert w.nbytes == 4 + 1 + 4
+
+
+def test_a_meta_model_is_materialised_and_loaded():
+    model = lognet.wrap(nn.Linear(4, 3))
+    empty = copy.deepcopy(model).to("meta").to_empty(device="cpu")
+    assert torch.isfinite(empty(torch.ones(1, 4))).all()
+    empty.load_state_dict(model.state_dict())
+    assert torch.equal(empty.weight, model.weight)
+    assert empty.weight.scale == model.weight.scale

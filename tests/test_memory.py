@@ -13,6 +13,9 @@ def test_blocks_are_counted_once_and_whole():
     assert held_bytes(x) == held_bytes(x[:3]) == held_bytes(x, x.view(10, 10), [{"a": x}]) == 400
     linear = nn.Linear(10, 10)
     assert held_bytes(linear) == held_bytes(linear, linear.weight) == 440
+    assert (
+        held_bytes(linear.parameters()) == held_bytes(set(linear.parameters())) == held_bytes({"name": linear}) == 440
+    )
     assert held_bytes(nn.BatchNorm1d(4)) == 4 * 16 + 8
 
 

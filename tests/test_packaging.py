@@ -136,7 +136,6 @@ def test_import_optim_from_the_checkout_fails():
     assert "ImportError" in done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="quant/ imports nothing above it, so nothing stops `import quant` yet")
 def test_import_quant_from_the_checkout_fails():
     done = run("import quant", cwd=ROOT)
     assert done.returncode == 1

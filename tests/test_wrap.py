@@ -301,3 +301,71 @@ def test_averages_are_float(use_buffers):
         average.update_parameters(model)
         average.update_parameters(model)
         torch.testing.assert_close(average.module.conv.weight.detach() + 0, model.conv.weight.detach() + 0)
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+        self.b = self.a
+        self.c = nn.Linear(3, 3)
+
+
+def test_a_shared_module_is_chosen_by_any_of_its_names_and_stays_shared():
+    kinds = lambda model: [isinstance(p, LogTensor) for p in model.parameters()]
+    assert kinds(lognet.wrap(Shared(), exclude="b")) == [False, False, True, True]
+    model = lognet.wrap(Shared(), include="b.weight", bits_for={"b": 5})
+    assert kinds(model) == [True, False, False, False]
+    assert model.a is model.b
+    assert model.a.weight.bits == 5
+    assert kinds(lognet.unwrap(model)) == [False] * 4
+
+
+def test_generators_of_patterns_are_read_once():
+    model = nn.Linear(2, 2)
+    lognet.wrap(model, exclude=(pattern for pattern in ["weight"]))
+    assert [isinstance(p, LogTensor) for p in model.parameters()] == [False, True]
+
+
+def test_tied_embeddings_keep_each_padding_row_zero():
+    first, second = nn.Embedding(5, 3, padding_idx=0), nn.Embedding(5, 3, padding_idx=2)
+    with torch.no_grad():
+        first.weight[2] = 0
+    second.weight = first.weight
+    lognet.wrap(nn.ModuleList([first, second]))
+    assert (first.weight == 0).all(1).tolist() == [True, False, True, False, False]
+
+
+def test_only_the_table_of_an_embedding_has_a_padding_row():
+    table = nn.Embedding(5, 3, padding_idx=0)
+    table.register_parameter("shift", nn.Parameter(torch.zeros(3)))
+    lognet.wrap(table)
+    assert table.shift.mask is None
+    assert table.weight.mask is not None
+
+
+def test_a_sparse_embedding_is_refused_under_any_of_its_names():
+    linear, table = nn.Linear(3, 5, bias=False), nn.Embedding(5, 3, sparse=True)
+    table.weight = linear.weight
+    with pytest.raises(ValueError, match=r"1.weight belongs to an embedding with sparse=True"):
+        lognet.wrap(nn.ModuleList([linear, table]))
+    assert not isinstance(linear.weight, LogTensor)
+
+
+def test_what_is_not_a_module_or_a_mapping_is_named():
+    for change in (lognet.wrap, lognet.unwrap, lambda m: lognet.requantize(m, bits=8)):
+        with pytest.raises(TypeError, match="model must be a torch.nn.Module, got list"):
+            change([nn.Linear(2, 2)])
+    with pytest.raises(TypeError, match="bits_for must map patterns to bits"):
+        lognet.wrap(nn.Linear(2, 2), bits_for=["weight"])
+    with pytest.raises(ValueError, match=r"bits_for\['weight'\]: bits must be from 2 to 16, got 99"):
+        lognet.wrap(nn.Linear(2, 2), bits_for={"weight": 99})
+
+
+def test_loading_takes_over_the_mask():
+    masked, bare = lognet.wrap(nn.Embedding(5, 3, padding_idx=1)), lognet.wrap(nn.Embedding(5, 3))
+    bare.load_state_dict(masked.state_dict())
+    assert torch.equal(bare.weight, masked.weight)
+    assert (bare.weight[1] == 0).all()
+    bare.weight.detach().set_mask_(None)
+    assert (masked.weight[1] == 0).all()

@@ -63,7 +63,7 @@ class RealProduct(WeightForm):
             x = x.reshape(batch, height // inner, n, inner).permute(2, 0, 1, 3)
         else:
             x = x.reshape(batch, n, height).transpose(0, 1)
-        y = autograd.matmul(x.reshape(n, batch, height).contiguous(), weight, form)
+        y = autograd.matmul(x.reshape(n, batch, height).contiguous(), weight, form=form)
         if layout == "tuples":
             return y.unflatten(-1, (-1, inner)).permute(1, 2, 0, 3).reshape(*leading, n * y.shape[-1])
         return y.transpose(0, 1).reshape(*leading, n * y.shape[-1])

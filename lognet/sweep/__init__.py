@@ -1,1 +1,12 @@
-"""lognet: train PyTorch networks whose weights are a few bits each, on a ladder in log space."""
+"""The precision sweep: FP32 Adam, FP32 Madam and B-bit Madam, side by side on the same data in the same order.
+
+``python -m lognet.sweep`` (or ``lognet sweep``) trains every contender on every task with every seed, keeps each
+finished run at once, and ends with a table, ``results.json``, ``results.csv`` and ``report.html``.
+
+The rooms: `plan` says what is compared, `data` and `models` say on what, `train` trains one run, `worker` and
+`runner` spread runs over processes, `results` keeps them, `summary` condenses them, `figures` and `report` draw them.
+"""
+
+from .errors import SweepError
+
+__all__ = ["SweepError"]

@@ -275,7 +275,7 @@ def test_entries_without_gradient_stay_even_beyond_the_clamp():
     assert w[0].item() == pytest.approx(optimizer.state[w]["sigma"].item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf, 1e30])
 def test_non_finite_gradients_skip_their_parameter_with_one_warning(bad):
     model = small_model()
     optimizer = Madam(model.parameters(), lr=0.1)
@@ -286,7 +286,7 @@ def test_non_finite_gradients_skip_their_parameter_with_one_warning(bad):
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     first.grad[0, 0] = bad
-    with pytest.warns(UserWarning, match=r"parameter 0 of shape \(16, 6\) has a gradient with NaN or infinity"):
+    with pytest.warns(UserWarning, match=r"parameter 0 of shape \(16, 6\) has a gradient with NaN, infinity"):
         optimizer.step()
     optimizer.step()  # warnings are errors: no second one
     assert torch.equal(first.exponent, before[0])
@@ -368,3 +368,84 @@ def test_grad_scaler_skips_steps_with_overflow():
         scaler.update()
         moved = any(not torch.equal(p.exponent, b) for p, b in zip(model.parameters(), before, strict=True))
         assert moved == (not bad)
+
+
+def test_random_bits_change_with_the_step():
+    """By the fraction of a rung that a constant gradient moves: the same bits at every step move the same weights."""
+    w = nn.Parameter(LogTensor.from_float(torch.ones(2000), scale=4.0))
+    optimizer, moved = Madam([w], lr=0.5 * w.base_precision), []
+    w.grad = torch.ones(2000)
+    for _ in range(3):
+        before = w.exponent
+        optimizer.step()
+        moved.append(w.exponent != before)
+    assert all(0.4 < m.float().mean() < 0.6 for m in moved)
+    assert not torch.equal(moved[0], moved[1])
+    assert 0.4 < (moved[1] == moved[2]).float().mean() < 0.6
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_momentum_averages_gradients_before_they_are_divided(bias_correction, maximize):
+    w = nn.Parameter(torch.tensor([1.0, -1.0], dtype=torch.float64))
+    optimizer = Madam(
+        [w], lr=0.01, momentum=0.9, beta=0.99, bias_correction=bias_correction, maximize=maximize, p_scale=9.0
+    )
+    average, square, expected = torch.zeros(2), torch.zeros(2), w.detach().clone()
+    for t in range(1, 30):
+        w.grad = normal(2, seed=t)
+        optimizer.step()
+        average = 0.9 * average + 0.1 * w.grad * (-1 if maximize else 1)
+        square = 0.99 * square + 0.01 * w.grad**2
+        corrections = (1 - 0.9**t, 1 - 0.99**t) if bias_correction else (1, 1)
+        r = (average / corrections[0]) / (square / corrections[1]).sqrt()
+        expected = expected * torch.exp(-0.01 * expected.sign() * r.clamp(-8, 8))
+        torch.testing.assert_close(w.detach(), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_may_change_its_dtype_between_steps(dtype):
+    model = small_model(exclude="0.bias")
+    optimizer = Madam(model.parameters(), lr=0.05, momentum=0.9)
+    train(model, optimizer, 2)
+    train(model.to(dtype), optimizer, 2)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, False), (False, True)])
+def test_state_carries_over_when_a_model_is_wrapped_or_unwrapped(first, then):
+    make = lambda wrapped: lognet.wrap(nn.Linear(6, 3)) if wrapped else nn.Linear(6, 3)
+    model, other = make(first), make(then)
+    optimizer, resumed = Madam(model.parameters()), Madam(other.parameters())
+    train(model, optimizer, 3)
+    resumed.load_state_dict(optimizer.state_dict())
+    train(other, resumed, 2)
+    assert resumed.state[other.weight]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", "fast"),
+        ("p_scale", None),
+        ("g_bound", "x"),
+        ("beta", None),
+        ("momentum", [0.9]),
+        ("state_bits", None),
+        ("bias_correction", "no"),
+        ("sign_crossing", None),
+        ("maximize", "yes"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        Madam([nn.Parameter(torch.ones(1))], **{name: value})
+
+
+def test_parameters_that_could_not_be_stepped_are_refused():
+    whole = LogTensor.from_float(torch.randn(4, 4))
+    with pytest.raises(ValueError, match=r"whole LogTensors only, got a view of shape \(2, 4\)"):
+        Madam([nn.Parameter(whole[1:3])])
+    Madam([nn.Parameter(whole[1:3].clone())])
+    with pytest.raises(TypeError, match="must be an ordered collection, got a set"):
+        Madam([{"params": {nn.Parameter(torch.ones(1))}}])

@@ -92,3 +92,15 @@ def test_stochastic_moves_are_unbiased(dtype, move):
     assert set(moves.tolist()) == {math.floor(move), math.floor(move) + 1}
     p = move - math.floor(move)
     assert moves.double().mean().item() == pytest.approx(move, abs=5 * math.sqrt(p * (1 - p) / n))
+
+
+@pytest.mark.parametrize("rungs", [1e8, 1e10, 1e30])
+def test_moves_beyond_any_integer_end_at_the_end_of_the_ladder(rungs):
+    k, negative = codes(10, 10, 10, 10), torch.tensor([0, 1, 0, 1]).bool()
+    r = tensor(8.0, 8.0, -8.0, -8.0)
+    step = step_codes(k, negative, r, rungs, 255, False, None)
+    assert step.exponent.tolist() == [255, 0, 0, 255]
+    assert torch.equal(step.negative, negative)
+    crossed = step_codes(k, negative, r, rungs, 255, True, None)
+    assert crossed.exponent.tolist() == [255, 0, 0, 255]
+    assert crossed.negative.tolist() == [True, True, False, False]

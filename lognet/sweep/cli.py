@@ -1,0 +1,187 @@
+"""The command line: ``python -m lognet.sweep``, or ``lognet sweep``.
+
+Exit codes: 0 done; 1 a run failed; 2 the request is wrong, said in one line before anything changed; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import RunFailed, SweepError, need
+from .plan import DEFAULT_TASKS, TASKS, Contender, Run, contenders, load, plan
+from .results import REPORT_NAME, Store, locked, write_whole
+from .runner import execute
+from .summary import summarise, table
+
+DESCRIPTION = """\
+Train FP32 Adam, FP32 Madam and B-bit Madam side by side: same data, same order, same schedule, several seeds.
+Ends with a table, results.json, results.csv and report.html.  Every finished run is kept at once: after Ctrl-C, a
+crash or a power cut the same command goes on where it stopped and ends with the same table."""
+
+EPILOG = """\
+examples:
+  lognet sweep                                        the default: 2 tasks, 5 contenders, 3 seeds, minutes on 2 cores
+  lognet sweep --text book.txt --precisions fp32 8 6  your own text
+  lognet sweep --tasks cifar10 --cifar10 ~/data       ResNet-18 on your copy of CIFAR-10 (give it a GPU)"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SweepError(f"{message} (lognet sweep -h lists the flags)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the sweep."""
+    p = _Parser(
+        prog="lognet sweep",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(reversed(TASKS))} (default: digits text)")
+    p.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["fp32", "12", "10", "8"],
+        metavar="P",
+        help="fp32 (Adam and Madam) and numbers of bits, 2 to 16, for Madam (default: fp32 12 10 8)",
+    )
+    p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="default: 0 1 2")
+    p.add_argument("--out", type=Path, default=Path("sweep-results"), metavar="DIR", help="default: sweep-results")
+    p.add_argument("--text", metavar="FILE", help="train the task text on this UTF-8 file")
+    p.add_argument(
+        "--cifar10", metavar="DIR", help="add the task cifar10 on these standard files (cifar-10-batches-py)"
+    )
+    p.add_argument("--steps", type=_positive, metavar="N", help="steps of every run (default: each task's own)")
+    p.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, one core each (default: all cores)")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def _positive(word: str) -> int:
+    if not (word.isascii() and word.isdecimal() and int(word) > 0):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
+    return int(word)
+
+
+def _unique(words: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(words))
+
+
+def _tasks(args: argparse.Namespace) -> list[str]:
+    """The tasks asked for; naming a task's data asks for the task."""
+    chosen = list(args.tasks or DEFAULT_TASKS)
+    if args.text is not None:
+        chosen.append("text")
+    if args.cifar10 is not None:
+        chosen.append("cifar10")
+    for name in chosen:
+        if name not in TASKS:
+            raise SweepError(f"unknown task {name!r}; the tasks are {', '.join(reversed(TASKS))}")
+    return _unique(chosen)
+
+
+def _seeds(words: Sequence[str]) -> list[int]:
+    for word in words:
+        if not (word.isascii() and word.isdecimal() and int(word) < 2**32):
+            raise SweepError(f"unknown seed {word!r}; seeds are whole numbers from 0 to 2^32 - 1")
+    return [int(word) for word in _unique(words)]
+
+
+def _jobs(asked: int | None, tasks: Sequence[str]) -> int:
+    """How many runs at a time: a core each, but no more than one to a GPU."""
+    if asked is not None:
+        return asked
+    if "cifar10" in tasks:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return usable or 1
+
+
+def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence[str], seeds: Sequence[int]) -> str:
+    """The command that gives the same runs, in one spelling, for the report."""
+    precisions = _unique(["fp32" if c.bits is None else str(c.bits) for c in who])
+    words = ["python", "-m", "lognet.sweep", "--tasks", *tasks, "--precisions", *precisions]
+    words += ["--seeds", *map(str, seeds)]
+    for flag, value in (("--text", args.text), ("--cifar10", args.cifar10), ("--steps", args.steps)):
+        words += [] if value is None else [flag, str(value)]
+    return shlex.join(words)
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Carry out a request; returns the exit code."""
+    # All that can be wrong with the request comes first: nothing has been written when one of these raises.
+    tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
+    if importlib.util.find_spec("matplotlib") is None:  # better now than after four minutes
+        raise need("matplotlib")
+    store = Store(args.out)
+    sources = {"text": args.text, "cifar10": args.cifar10}
+    datasets = {name: load(name, sources.get(name)) for name in tasks}
+    runs = plan(tasks, who, seeds, datasets, sources, args.steps)
+    store.pending(runs)
+    with locked(args.out):
+        store = Store(args.out)  # again, now that nobody else writes to it
+        pending = store.pending(runs)
+        if pending:
+            store.describe(datasets)
+            command = _command(args, who, tasks, seeds)
+            store.commands = _unique([*store.commands, command])
+            _train(store, pending, _jobs(args.jobs, tasks), already=len(runs) - len(pending), show=not args.quiet)
+        return _finish(store)
+
+
+def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
+    """Train what is missing, keeping each run as it finishes."""
+    if already:
+        kept = f"{already} {'run is' if already == 1 else 'runs are'} kept"
+        print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
+    try:
+        execute(pending, jobs, store.keep, show)
+    except (KeyboardInterrupt, RunFailed, OSError):
+        on_disk = Store(store.folder).records  # a full disk or a second Ctrl-C may have stopped the last one
+        done = already + sum(run.key in on_disk for run in pending)
+        print(
+            f"lognet sweep: stopped; {done} of {already + len(pending)} runs are kept in {store.folder}."
+            " The same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _finish(store: Store) -> int:
+    """Write the report and print the table, which ends by naming the report."""
+    summaries = summarise(store.runs)
+    report = store.folder / REPORT_NAME
+    if not report.exists() or report.stat().st_mtime_ns <= store.path.stat().st_mtime_ns:
+        from .report import render  # it draws with matplotlib, which a finished sweep need not wait for
+
+        write_whole(report, render(summaries, store))
+    print(table(summaries))
+    print(f"\nreport: {report}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        return sweep(parser().parse_args(argv))
+    except SweepError as e:
+        print(f"lognet sweep: error: {e}", file=sys.stderr)
+        return 2
+    except (RunFailed, OSError) as e:
+        print(f"lognet sweep: error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,16 @@
+"""The two ways in which a sweep ends early: the request was wrong, or a run failed."""
+
+from __future__ import annotations
+
+
+class SweepError(ValueError):
+    """The request cannot be carried out; raised before anything is changed.  The message names the remedy."""
+
+
+class RunFailed(RuntimeError):
+    """A worker process failed in the middle of a run; the message carries its traceback or last words."""
+
+
+def need(module: str) -> SweepError:
+    """The error for a missing optional package."""
+    return SweepError(f'the sweep needs {module}; install it with: pip install "lognet[sweep]"')

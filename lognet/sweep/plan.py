@@ -1,0 +1,248 @@
+"""What a sweep compares: tasks, contenders, seeds, and the settings that make two runs comparable.
+
+Everything here is data.  A run is one (task, contender, seed); its settings are hashed into a fingerprint, so that a
+folder never mixes runs made differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .data import Dataset, load_cifar10, load_digits, load_text
+from .errors import SweepError
+
+MADAM: dict[str, Any] = {"lr": 0.08, "p_scale": 6.0, "g_bound": 3.0, "beta": 0.999, "momentum": 0.0}
+"""Madam's settings on both embedded tasks, the same for every precision."""
+
+PAPER_MADAM: dict[str, Any] = {"lr": 0.01, "p_scale": 3.0, "g_bound": 8.0, "beta": 0.999, "momentum": 0.0}
+"""Those of the paper, on the paper's own row."""
+
+RECIPE = 1
+"""Raise it when the training code changes in a way that changes results; older runs then no longer match."""
+
+MIN_BITS, MAX_BITS = 2, 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, a network and a metric, with the settings that all its runs share."""
+
+    name: str
+    title: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    decimals: int
+    steps: int
+    batch: int
+    adam_lr: float
+    madam: dict[str, Any] = field(hash=False)
+    model: dict[str, Any] = field(hash=False)
+    paper: dict[str, str] = field(default_factory=dict, hash=False)
+    """The same row in the paper (Bernstein et al. 2020, Tables 1 and 2), by contender key, where it has one."""
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            name="cifar10",
+            title="CIFAR-10, ResNet-18",
+            metric="test error",
+            unit="%",
+            higher_is_better=False,
+            decimals=2,
+            steps=30 * 390,  # 30 epochs of 390 whole batches
+            batch=128,
+            adam_lr=0.001,
+            madam=PAPER_MADAM,
+            model={"kind": "ResNet18", "width": 64},
+            paper={
+                "adam-fp32": "6.6 ± 0.2",
+                "madam-fp32": "7.8 ± 0.2",
+                "madam-12": "7.0 ± 0.1",
+                "madam-10": "7.8 ± 0.3",
+                "madam-8": "8.6 ± 1.5",
+            },
+        ),
+        Task(
+            name="text",
+            title="Characters of a text, 2-layer transformer",
+            metric="bits per character",
+            unit="",
+            higher_is_better=False,
+            decimals=3,
+            steps=600,
+            batch=16,
+            adam_lr=0.01,
+            madam=MADAM,
+            model={"kind": "Transformer", "width": 64, "heads": 4, "layers": 2},
+        ),
+        Task(
+            name="digits",
+            title="Handwritten digits, conv net",
+            metric="test accuracy",
+            unit="%",
+            higher_is_better=True,
+            decimals=2,
+            steps=400,
+            batch=64,
+            adam_lr=0.003,
+            madam=MADAM,
+            model={"kind": "ConvNet", "width": 32},
+        ),
+    )
+}
+"""All tasks, the costliest first: it is started first, so that short runs fill the end of a sweep."""
+
+DEFAULT_TASKS = ("digits", "text")
+
+SCHEDULE: dict[str, Any] = {"kind": "warm-up then cosine", "warmup_share": 0.2, "final_share": 0.02}
+"""The learning rate over time, as shares of the run and of the peak: the same for every contender."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer at a precision; ``bits`` is None in FP32."""
+
+    optimizer: str
+    bits: int | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.optimizer}-{self.bits or 'fp32'}"
+
+    @property
+    def label(self) -> str:
+        return f"FP32 {self.optimizer.capitalize()}" if self.bits is None else f"{self.bits}-bit Madam"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """FP32 Adam, FP32 Madam, then from many bits to few."""
+        return (0 if self.optimizer == "adam" else 1, -(self.bits or 32))
+
+
+def contenders(precisions: Iterable[str]) -> list[Contender]:
+    """The contenders that ``--precisions`` names: ``fp32`` stands for both FP32 Adam and FP32 Madam."""
+    found: set[Contender] = set()
+    for word in precisions:
+        if word.lower() == "fp32":
+            found |= {Contender("adam", None), Contender("madam", None)}
+        elif word.isascii() and word.isdecimal() and MIN_BITS <= int(word) <= MAX_BITS:
+            found.add(Contender("madam", int(word)))
+        else:
+            raise SweepError(f"unknown precision {word!r}; use fp32 or a number of bits from {MIN_BITS} to {MAX_BITS}")
+    return sorted(found, key=lambda c: c.order)
+
+
+def load(task: str, source: str | None) -> Dataset:
+    """The data of a task; ``source`` is the user's file or folder."""
+    if task == "digits":
+        return load_digits()
+    if task == "text":
+        return load_text(Path(source) if source else None)
+    if source is None:
+        raise SweepError("the task cifar10 needs your copy of the data: --cifar10 DIR")
+    return load_cifar10(Path(source))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, ready to be sent to a worker."""
+
+    task: str
+    contender: Contender
+    seed: int
+    settings: dict[str, Any] = field(hash=False)
+    source: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.task, self.contender.key, self.seed)
+
+    @property
+    def steps(self) -> int:
+        return int(self.settings["task"]["steps"])
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "optimizer": self.contender.optimizer,
+            "bits": self.contender.bits,
+            "seed": self.seed,
+            "settings": self.settings,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_json(cls, d: dict[str, Any]) -> Run:
+        return cls(d["task"], Contender(d["optimizer"], d["bits"]), d["seed"], d["settings"], d["source"])
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """A short hash of settings: equal settings, equal fingerprint, whatever the order of the keys."""
+    text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def task_settings(task: Task, data: Dataset, steps: int | None) -> dict[str, Any]:
+    """What all runs of a task share."""
+    return {
+        "recipe": RECIPE,
+        "name": task.name,
+        "steps": steps or task.steps,
+        "batch": task.batch,
+        "model": task.model,
+        "schedule": SCHEDULE,
+        "data_sha256": data.digest,
+    }
+
+
+def optimizer_settings(task: Task, contender: Contender) -> dict[str, Any]:
+    """What sets a contender apart from the others."""
+    if contender.optimizer == "adam":
+        return {"name": "adam", "lr": task.adam_lr, "betas": [0.9, 0.999], "eps": 1e-8}
+    madam: dict[str, Any] = {"name": "madam", **task.madam}
+    if contender.bits is not None:
+        madam |= {"bits": contender.bits, "rounding": "stochastic", "sign_crossing": True, "init": "quantize"}
+    return madam
+
+
+def plan(
+    tasks: Sequence[str],
+    who: Sequence[Contender],
+    seeds: Sequence[int],
+    datasets: dict[str, Dataset],
+    sources: dict[str, str | None],
+    steps: int | None = None,
+) -> list[Run]:
+    """All runs in the order in which they start.
+
+    Seed by seed, so that a sweep cut short has whole comparisons; within a seed the tasks alternate, the costlier
+    first, which keeps the estimate of the time left steady and all workers busy to the end.
+    """
+    return [
+        Run(
+            name,
+            contender,
+            seed,
+            {
+                "task": task_settings(TASKS[name], datasets[name], steps),
+                "optimizer": optimizer_settings(TASKS[name], contender),
+            },
+            sources.get(name),
+        )
+        for seed in seeds
+        for contender in who
+        for name in TASKS
+        if name in tasks
+    ]

@@ -1,0 +1,232 @@
+"""Keeps finished runs: ``results.json``, checked on reading and written whole or not at all, and its CSV extract."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .data import Dataset
+from .errors import SweepError
+from .plan import TASKS, Contender, Run, fingerprint
+from .schema import SCHEMA, check
+
+JSON_NAME, CSV_NAME, REPORT_NAME = "results.json", "results.csv", "report.html"
+
+Record = dict[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    import numpy
+    import torch
+
+    return {
+        "lognet": installed("lognet"),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def key(record: Record) -> tuple[str, str, int]:
+    """The name of a run: task, contender and seed."""
+    return (record["task"], record["contender"], record["seed"])
+
+
+def order(record: Record) -> tuple[Any, ...]:
+    """Sorts runs the way they are shown, whichever finished first."""
+    display = list(reversed(TASKS))
+    return (display.index(record["task"]), Contender(record["optimizer"], record["bits"]).order, record["seed"])
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by new content; whatever happens meanwhile, the old or the new is there, never half of one."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8", newline="") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # also makes the rename last through a power cut, where folders can be synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Store:
+    """The finished runs of one folder.
+
+    Opening one reads and checks what is there and changes nothing; the folder appears with the first kept run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / JSON_NAME
+        self.commands: list[str] = []
+        self.tasks: dict[str, Any] = {}
+        self.records: dict[tuple[str, str, int], Record] = {}
+        if folder.exists() and not folder.is_dir():
+            raise SweepError(f"{folder} is not a folder; choose another --out")
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as e:
+            raise SweepError(f"cannot read {self.path}: {e}") from e
+        try:
+            document = json.loads(text)
+            check(document)
+        except (ValueError, RecursionError) as e:  # SweepError and JSONDecodeError are ValueErrors
+            raise SweepError(f"{self.path} is damaged: {e}; move it away or choose another --out") from e
+        self.commands = document["commands"]
+        self.tasks = document["tasks"]
+        self.records = {key(r): r for r in document["runs"]}
+
+    def pending(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of `runs` that are not there yet.
+
+        Raises:
+            SweepError: the folder holds runs of the same tasks made with other settings or data.
+        """
+        remedy = f"use another --out, or delete {self.folder}"
+        wanted = {run.task: fingerprint(run.settings["task"]) for run in runs}
+        for r in self.records.values():
+            if r["task"] in wanted and fingerprint(r["settings"]["task"]) != wanted[r["task"]]:
+                ours = next(run.settings["task"] for run in runs if run.task == r["task"])
+                what = _difference(r["settings"]["task"], ours)
+                raise SweepError(f"{self.folder} holds runs of {r['task']} with other settings ({what}); {remedy}")
+        for run in runs:
+            kept = self.records.get(run.key)
+            if kept is not None and kept["fingerprint"] != run.fingerprint:
+                what = _difference(kept["settings"]["optimizer"], run.settings["optimizer"])
+                raise SweepError(
+                    f"{self.folder} holds {run.task}, {run.contender.label} with other settings ({what}); {remedy}"
+                )
+        return [run for run in runs if run.key not in self.records]
+
+    def describe(self, tasks: dict[str, Dataset]) -> None:
+        """Note what the tasks measure and on which data."""
+        for name, data in tasks.items():
+            task = TASKS[name]
+            self.tasks[name] = {
+                "title": task.title,
+                "metric": task.metric,
+                "unit": task.unit,
+                "higher_is_better": task.higher_is_better,
+                "decimals": task.decimals,
+                "data": data.description,
+            }
+
+    def keep(self, run: Run, outcome: Record) -> None:
+        """Add a finished run and write everything to disk before returning."""
+        self.records[run.key] = {
+            "task": run.task,
+            "contender": run.contender.key,
+            "optimizer": run.contender.optimizer,
+            "bits": run.contender.bits,
+            "seed": run.seed,
+            "fingerprint": run.fingerprint,
+            "settings": run.settings,
+            "versions": versions(),
+            **outcome,
+        }
+        self.save()
+
+    @property
+    def runs(self) -> list[Record]:
+        """All records in the order in which they are shown."""
+        return sorted(self.records.values(), key=order)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "commands": self.commands,
+            "versions": versions(),
+            "tasks": self.tasks,
+            "runs": self.runs,
+        }
+
+    def save(self) -> None:
+        write_whole(self.path, json.dumps(self.document(), indent=1, allow_nan=False) + "\n")
+        write_whole(self.folder / CSV_NAME, as_csv(self.runs))
+
+
+CSV_COLUMNS = (
+    "task", "contender", "optimizer", "bits", "seed", "status", "metric_name", "metric", "final_training_loss", "lr",
+    "steps", "parameters", "weight_bytes", "training_bytes", "seconds", "device", "fingerprint",
+)  # fmt: skip
+
+
+def as_csv(records: Sequence[Record]) -> str:
+    """One row a run."""
+    out = io.StringIO()
+    table = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for r in records:
+        row = {
+            **r,
+            "bits": r["bits"] or 32,
+            "metric_name": TASKS[r["task"]].metric,
+            "final_training_loss": r["curve"]["loss"][-1] if r["curve"]["loss"] else "",
+            "lr": r["settings"]["optimizer"]["lr"],
+            "steps": r["settings"]["task"]["steps"],
+            "parameters": r["bytes"]["parameters"],
+            "weight_bytes": r["bytes"]["weights"],
+            "training_bytes": r["bytes"]["training"],
+        }
+        table.writerow(row)
+    return out.getvalue()
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """The settings that differ, for a message."""
+    names = [n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n)]
+    parts = []
+    for n in names:
+        if n == "data_sha256":
+            parts.append("other data")
+        else:
+            parts.append(f"{n} {theirs.get(n)!r} there, {ours.get(n)!r} now")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one sweep at a time.
+
+    The lock belongs to the process, so that one that is killed leaves no stale lock behind.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as e:
+        raise SweepError(f"cannot write to {folder}: {e.strerror or e}") from e
+    with lock:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two sweeps into one folder are the user's to avoid
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise SweepError(f"another sweep is writing to {folder}; wait for it or choose another --out") from e
+        yield

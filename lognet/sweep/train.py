@@ -1,0 +1,202 @@
+"""One training run, from a seed to a record: the same code for every contender."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import memory
+from ..log_tensor import LogTensor
+from ..optim import Madam
+from ..wrap import wrap
+from .data import CONTEXT, Dataset, crop_and_flip, epoch_order, normalise_cifar10, text_windows
+from .models import ConvNet, ResNet18, Transformer
+from .plan import Run
+from .schema import CURVE_POINTS, HISTOGRAM_BINS
+
+Progress = Callable[[int, float], None]
+
+
+def stream(run: Run, purpose: str) -> torch.Generator:
+    """Random numbers that depend on task, seed and purpose alone, so that every contender meets the same ones."""
+    h = hashlib.sha256(f"{run.task}/{run.seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(h[:7], "big"))
+
+
+def build(run: Run, data: Dataset) -> nn.Module:
+    """The float network of a task, initialised from the seed alone."""
+    torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run, "init"))))
+    model = dict(run.settings["task"]["model"])
+    kind = model.pop("kind")
+    if kind == "Transformer":
+        return Transformer(data.classes, CONTEXT, **model)
+    return {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
+
+
+def batches(run: Run, data: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless training batches in an order that depends on task and seed alone."""
+    order, extra = stream(run, "order"), stream(run, "augmentation")
+    size = run.settings["task"]["batch"]
+    if run.task == "text":
+        window = torch.arange(CONTEXT + 1)
+        while True:
+            starts = torch.randint(len(data.train_x) - CONTEXT, (size,), generator=order)
+            cut = data.train_x[starts[:, None] + window].to(device)
+            yield cut[:, :-1], cut[:, 1:]
+    while True:
+        for chosen in epoch_order(len(data.train_x), size, order):
+            x, y = data.train_x[chosen].to(device), data.train_y[chosen].to(device)
+            yield (normalise_cifar10(crop_and_flip(x, extra)) if run.task == "cifar10" else x), y
+
+
+def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy in nats, over examples or over characters."""
+    return F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+
+
+@torch.no_grad()
+def evaluate(run: Run, model: nn.Module, data: Dataset, device: torch.device) -> float:
+    """The metric of the task on the held-out part."""
+    model.eval()
+    if run.task == "text":
+        x, y = text_windows(data.test_x)
+        nats = [
+            loss_of(model, a.to(device), b.to(device)) * b.numel()
+            for a, b in zip(x.split(64), y.split(64), strict=True)
+        ]
+        return float(torch.stack(nats).sum()) / y.numel() / math.log(2)
+    right = 0
+    for x, y in zip(data.test_x.split(500), data.test_y.split(500), strict=True):
+        inputs = normalise_cifar10(x.to(device)) if run.task == "cifar10" else x.to(device)
+        right += int((model(inputs).argmax(1).cpu() == y).sum())
+    accuracy = 100 * right / len(data.test_x)
+    return 100 - accuracy if run.task == "cifar10" else accuracy
+
+
+def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a contender; for B bits the model is wrapped first, in place."""
+    o = run.settings["optimizer"]
+    if o["name"] == "adam":
+        return torch.optim.Adam(model.parameters(), lr=o["lr"], betas=tuple(o["betas"]), eps=o["eps"])
+    if run.contender.bits is not None:
+        wrap(model, bits=o["bits"], p_scale=o["p_scale"], init=o["init"], seed=run.seed)
+    chosen = {k: o[k] for k in ("lr", "p_scale", "g_bound", "beta", "momentum", "sign_crossing", "rounding") if k in o}
+    return Madam(model.parameters(), **chosen, seed=run.seed)
+
+
+def schedule(settings: dict[str, Any], step: int, steps: int) -> float:
+    """The share of the peak learning rate at a step: a linear warm-up, then a cosine down to a floor."""
+    warmup = max(1, round(settings["warmup_share"] * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    floor = settings["final_share"]
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def log_tensors(model: nn.Module) -> list[LogTensor]:
+    return [p for p in model.parameters() if isinstance(p, LogTensor)]
+
+
+def histogram(model: nn.Module) -> list[int] | None:
+    """How many weights stand on each part of the ladder, over all parameters; the first bin is the top rung's."""
+    weights = log_tensors(model)
+    if not weights:
+        return None
+    rungs = 2 ** weights[0].bits
+    bins = min(rungs, HISTOGRAM_BINS)
+    counts = torch.zeros(bins, dtype=torch.int64)
+    for p in weights:
+        counts += torch.bincount(p.exponent.flatten().cpu().long() * bins // rungs, minlength=bins)
+    return counts.tolist()
+
+
+def ladder(model: nn.Module) -> dict[str, Any] | None:
+    """Facts of the number format after training: spacing, range, and how many weights stand at its ends."""
+    weights = log_tensors(model)
+    if not weights:
+        return None
+    bits = weights[0].bits
+    spacings = sorted({float(p.base_precision) for p in weights})
+    codes = torch.cat([p.exponent.flatten().cpu() for p in weights])
+    return {
+        "bits": bits,
+        "rungs": 2**bits,
+        "base_precision": spacings,
+        "range_nats": [(2**bits - 1) * s for s in spacings],
+        "tensors": len(weights),
+        "share_at_top": float((codes == 0).double().mean()),
+        "share_at_bottom": float((codes == 2**bits - 1).double().mean()),
+    }
+
+
+def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
+    """Train one run and return its record for ``results.json``; ``progress`` hears the steps done and the loss.
+
+    A run whose loss is no longer finite ends at once and is recorded as diverged: that is a result, not a failure.
+    """
+    device = torch.device("cuda" if run.task == "cifar10" and torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.deterministic = True
+    started, started_cpu = time.perf_counter(), time.process_time()
+    model = build(run, data).to(device)
+    optimizer = make_optimizer(run, model)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule(run.settings["task"]["schedule"], step, run.steps)
+    )
+    before = histogram(model)
+    stride = math.ceil(run.steps / CURVE_POINTS)
+    points: list[int] = []
+    losses: list[float] = []
+    recent: list[float] = []
+    status = "ok"
+    model.train()
+    for step, (x, y) in zip(range(run.steps), batches(run, data, device), strict=False):
+        loss = loss_of(model, x, y)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            status = "diverged"
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        recent.append(value)
+        if len(recent) == stride or step + 1 == run.steps:
+            points.append(step + 1)
+            losses.append(sum(recent) / len(recent))
+            recent.clear()
+        progress(step + 1, value)
+    metric = evaluate(run, model, data, device) if status == "ok" else math.nan
+    if not math.isfinite(metric):
+        status = "diverged"
+    after = histogram(model)
+    return {
+        "status": status,
+        "metric": metric if status == "ok" else None,
+        "steps_done": points[-1] if points else 0,
+        "curve": {"step": points, "loss": losses},
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - started_cpu,
+        "device": str(device),
+        "bytes": measure(model, optimizer),
+        "exponents": None if before is None else {"before": before, "after": after},
+        "ladder": ladder(model),
+    }
+
+
+def measure(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes really held, gradients released first: they live only between a backward pass and a step."""
+    with contextlib.suppress(AttributeError):
+        optimizer.zero_grad(set_to_none=True)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights": memory.held_bytes(model),
+        "training": memory.held_bytes(model, optimizer),
+    }

@@ -1,0 +1,39 @@
+"""torch.compile traces through LogTensors in one graph, and does not trace again when their codes move."""
+
+import pytest
+import torch
+from torch import nn
+
+import lognet
+from lognet.optim import Madam
+
+
+@pytest.mark.parametrize("bits", [4, 8, 10])
+def test_one_graph_forward_and_backward_equal_to_eager(bits):
+    torch._dynamo.reset()
+    model = lognet.wrap(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)), bits=bits)
+    compiled, optimizer = torch.compile(model, fullgraph=True, backend="aot_eager"), Madam(model.parameters(), lr=0.1)
+    x = torch.randn(5, 6)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            results = []
+            for forward in (compiled, model):
+                model.zero_grad()
+                out = forward(x)
+                out.square().sum().backward()
+                results.append([out.detach(), *(p.grad for p in model.parameters())])
+            torch.testing.assert_close(*results)
+            optimizer.step()
+
+
+def test_an_embedding_compiles_into_one_graph():
+    torch._dynamo.reset()
+    model = lognet.wrap(nn.Sequential(nn.Embedding(7, 4, padding_idx=0), nn.Linear(4, 3)))
+    index, grads = torch.tensor([[1, 0, 6]]), []
+    outs = [forward(index) for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager"))]
+    for out in outs:
+        model.zero_grad()
+        out.square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(outs[0], outs[1])
+    torch.testing.assert_close(*grads)
