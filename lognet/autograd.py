@@ -143,7 +143,8 @@ class _Linear(Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
-            grad_weight = _collapsed(_rows_of(grad).t() @ _rows_of(dense(x)).conj(), weight, ctx.form)
+            # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
+            grad_weight = _collapsed((_rows_of(grad).mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = _rows_of(grad).sum(0)
         return grad_x, grad_weight, grad_bias, None
@@ -312,7 +313,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     """
     input, weight, bias = _autocast(input, weight, bias)
     weight, form = in_form(weight, form)
-    if not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
+    if not input.is_complex() and not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
     if form is None and weight.dim() != 2:
         return F.linear(dense(input), dense(weight), None if bias is None else dense(bias))

@@ -83,7 +83,7 @@ class ComplexProduct(RealProduct):
         """The adjoint of `expand`."""
         out, inputs, _ = shape
         n = self.columns.height // 2
-        return torch.view_as_real(grad).reshape(out, n, inputs, n, 2).transpose(1, 2).reshape(shape)
+        return torch.view_as_real(grad.resolve_conj()).reshape(out, n, inputs, n, 2).transpose(1, 2).reshape(shape)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
         """As in `RealProduct`."""
@@ -135,7 +135,7 @@ class QuaternionProduct(RealProduct):
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
         """The adjoint of `expand`."""
-        return torch.view_as_real(grad).reshape(shape)
+        return torch.view_as_real(grad.resolve_conj()).reshape(shape)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
         """As in `RealProduct`."""

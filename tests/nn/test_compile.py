@@ -1,4 +1,4 @@
-"""torch.compile of float layers, forward and backward, without graph breaks."""
+"""torch.compile of layers, forward and backward, without graph breaks."""
 
 import copy
 
@@ -14,11 +14,12 @@ from lognet.nn import AlgebraConv2d, AlgebraLinear
     [
         (AlgebraLinear(8, 12, algebra="H"), (5, 8)),
         (AlgebraLinear(8, 12, algebra="M2R"), (5, 8)),
+        (AlgebraLinear(8, 12, algebra="M2R", bits=8), (5, 8)),
         (AlgebraLinear(8, 12, algebra="D4"), (5, 8)),
         (AlgebraConv2d(8, 8, 3, padding=1, algebra="M2R"), (2, 8, 4, 4)),
     ],
 )
-def test_float_layers_compile(layer, shape):
+def test_layers_compile(layer, shape):
     torch._dynamo.reset()
     twin = copy.deepcopy(layer)
     x = torch.randn(shape)
