@@ -293,3 +293,11 @@ def test_words_for_what_torch_would_not_take_either():
         F.embedding(torch.tensor([1.5]), LogTensor.from_float(torch.randn(5, 3)))
     with pytest.raises(ValueError, match="weight must be two-dimensional"):
         F.embedding(torch.tensor([1]), LogTensor.from_float(torch.randn(5)))
+
+
+@pytest.mark.parametrize("bits", [3, 8, 10])
+def test_embedding_looks_up_views(bits):
+    w = LogTensor.from_float(torch.randn(7, 6), bits=bits)
+    index = torch.tensor([[0, 2], [3, 3]])
+    for view in (lambda w: w[2:], lambda w: w[1:, 2:5], lambda w: w.T, lambda w: w[:, 1:].T):
+        assert torch.equal(F.embedding(index, view(w)), F.embedding(index, view(w.dequantize())))

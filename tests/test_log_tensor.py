@@ -458,3 +458,12 @@ def test_a_meta_model_is_materialised_and_loaded():
     empty.load_state_dict(model.state_dict())
     assert torch.equal(empty.weight, model.weight)
     assert empty.weight.scale == model.weight.scale
+
+
+@pytest.mark.parametrize("mask", [torch.tensor([[True], [False], [True]]), None])
+def test_a_graph_from_before_a_change_of_the_mask_is_noticed(mask):
+    w = nn.Parameter(LogTensor.from_float(randn(3, 3)).set_mask_(torch.tensor([[False], [True], [True]])))
+    y = (w * w).sum()
+    w.set_mask_(mask)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
