@@ -34,8 +34,8 @@ def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.devic
 
 def _write(x: LogTensor, values: Tensor) -> None:
     """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
-    if not x._whole:  # float64 tells every rung from its neighbours: the weights outside x keep their codes
-        flat = x._storage.decode(torch.float64, masked=False)
+    if not x._whole:
+        flat = x._storage.decode(x.dtype)
         flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
         values = flat
     x._storage.write_values(values.reshape(-1))

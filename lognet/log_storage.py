@@ -86,10 +86,10 @@ class LogStorage:
         groups = unpack(self.keep, 1, self.count // self.group).bool()
         return groups.repeat_interleave(self.group)[start : start + (self.count if count is None else count)]
 
-    def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None, masked: bool = True) -> Tensor:
-        """Values of the window, flat, in `dtype`; with `masked` False, of the codes under the mask too."""
+    def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None) -> Tensor:
+        """Values of the window, flat, in `dtype`."""
         values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
-        kept = self.kept(start, count) if masked else None
+        kept = self.kept(start, count)
         return values if kept is None else values.masked_fill_(~kept, 0)
 
     def decode_at(self, index: Tensor, dtype: torch.dtype) -> Tensor:
@@ -113,8 +113,13 @@ class LogStorage:
             self.high.copy_(high)
         self.sign.copy_(pack(negative, 1))
 
-    def write_values(self, values: Tensor, rounding: str = "nearest", key: int = 0) -> None:
-        """Encode `count` flat floats on this ladder; larger ones saturate at the scale, with a warning."""
+    def write_values(self, values: Tensor) -> None:
+        """Encode `count` flat floats at their nearest rungs; larger ones saturate at the scale, with a warning.
+
+        Values equal to those held, in the dtype given, keep their codes, also where that dtype (bfloat16, say) is too
+        coarse to tell these codes from their neighbours.
+        """
+        values = values if values.is_floating_point() else values.to(torch.float32)
         check_finite(values, "the values written to a LogTensor")
         magnitude = values.abs()
         beyond = int((magnitude > self.scale * (1 + self.format.base_precision / 2)).sum())
@@ -124,8 +129,9 @@ class LogStorage:
                 " keeps its scale when written in place. For another scale make a new one with LogTensor.from_float",
                 stacklevel=3,
             )
-        exponent = self.format.encode(magnitude, self.scale, rounding, key)
-        self.write_codes(exponent, signs_of(values, key))
+        same = values == self.decode(values.dtype)
+        exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
+        self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
 
     def copy_(self, other: LogStorage) -> None:
         """Take over codes, signs, scale and pruning of a storage of the same ladder and count."""

@@ -239,6 +239,7 @@ class LogTensor(Tensor):
             raise ValueError("set_mask_ needs a whole LogTensor, not a view of a part of one")
         if mask is None:
             self._storage.keep, self._storage.group = None, 1
+            torch.autograd.graph.increment_version(self)
             return self
         trailing = next((d for d in range(self.dim()) if mask.shape[d:].numel() == 1), self.dim())
         if mask.dtype != torch.bool or mask.shape[:trailing] != self.shape[:trailing] or mask.dim() != self.dim():

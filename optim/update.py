@@ -72,15 +72,16 @@ def step_codes(
         rungs: lr / eta_0, rungs moved by r = 1.
         last_rung: 2^B - 1.
         sign_crossing: flip the sign of weights pushed below the lowest rung; False keeps signs frozen.
-        u: None rounds to the nearest rung (ties to even, as torch.round); uniform numbers on [0, 1) round
-            stochastically, up with the probability of the fractional part.
+        u: None rounds to the nearest rung (ties to even, as torch.round); uniform numbers on (0, 1] round
+            stochastically, away from zero with the probability of the fractional part.
     """
     exact = r * rungs
     if u is None:
         moves = exact.round()
     else:
-        whole = exact.floor()
-        moves = whole + (u < exact - whole)
+        size = exact.abs()
+        whole = size.floor()
+        moves = (whole + (u < size - whole)) * exact.sign()
     moves = moves.clamp_(-last_rung - 1, last_rung + 1).to(torch.int32)  # as good as any larger one, and no overflow
     k = exponent + torch.where(negative, -moves, moves)
     crossing = k > last_rung if sign_crossing else torch.zeros_like(negative)

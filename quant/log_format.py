@@ -152,7 +152,7 @@ class LogFormat:
             magnitude: |x|, any shape, any floating dtype, finite.
             scale: sigma*, broadcast against `magnitude`.
             rounding: "nearest" (a tie in log space goes to the smaller magnitude) or "stochastic",
-                floor(k + u) with u uniform on [0, 1), whose expectation is the unrounded position.
+                floor(k + u) with u uniform, whose expectation is the unrounded position.
             key: names the stream of random bits of stochastic rounding.
 
         Returns:

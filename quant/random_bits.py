@@ -52,12 +52,14 @@ def random_words(count: int, key: int, device: torch.device | str = "cpu") -> Te
 
 
 def uniform(count: int, key: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-    """`count` numbers uniform on [0, 1), multiples of 2^-24, exact in float32 and float64.
+    """`count` numbers uniform on (0, 1], multiples of 2^-24, exact in float32 and float64.
 
-    >>> bool(((u := uniform(1000, key=7)) >= 0).all() and (u < 1).all())
+    None is 0, so that ``u < p`` is never true where p is 0 or vanishing.
+
+    >>> bool(((u := uniform(1000, key=7)) > 0).all() and (u <= 1).all())
     True
     """
-    return (random_words(count, key, device) >> 8).to(dtype).mul_(2.0**-24)
+    return ((random_words(count, key, device) >> 8) + 1).to(dtype).mul_(2.0**-24)
 
 
 def key_from_generator(generator: torch.Generator | None) -> int:

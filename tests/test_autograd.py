@@ -369,3 +369,11 @@ def test_recomputed_notices_a_write_in_between():
         a.mul_(0.5)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("bits", [3, 8, 10])
+def test_embedding_looks_up_views(bits):
+    w = LogTensor.from_float(torch.randn(7, 6), bits=bits)
+    index = torch.tensor([[0, 2], [3, 3]])
+    for view in (lambda w: w[2:], lambda w: w[1:, 2:5], lambda w: w.T, lambda w: w[:, 1:].T):
+        assert torch.equal(F.embedding(index, view(w)), F.embedding(index, view(w.dequantize())))

@@ -247,6 +247,23 @@ def test_in_place_writes_encode_on_the_same_ladder():
     assert torch.equal(w, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_writes_in_half_precision_leave_the_codes_of_other_weights(dtype):
+    w = LogTensor.from_float(randn(64, 4), bits=12).to(dtype)
+    before = w.exponent
+    w[torch.tensor([0])] = 0.5
+    w[1].fill_(0.25)
+    w.mul_(1)
+    assert torch.equal(w.exponent[2:], before[2:])
+    assert (w[:2].dequantize() - torch.tensor([[0.5], [0.25]])).abs().max() < 0.002
+    w.set_mask_(torch.arange(64)[:, None] != 5)
+    w[0].zero_()
+    w.set_mask_(None)
+    assert torch.equal(w.exponent[2:], before[2:])  # codes under a mask wait there
+    w.copy_(torch.ones(64, 4, dtype=torch.int64))
+    assert (w.dequantize() - 1).abs().max() < 0.01
+
+
 def test_writes_beyond_the_scale_warn_and_nan_is_refused():
     w = LogTensor.from_float(torch.ones(4), scale=1.0)
     with pytest.warns(UserWarning, match="2 of 4 values exceed scale=1 and saturate"):
@@ -458,3 +475,12 @@ def test_a_meta_model_is_materialised_and_loaded():
     empty.load_state_dict(model.state_dict())
     assert torch.equal(empty.weight, model.weight)
     assert empty.weight.scale == model.weight.scale
+
+
+@pytest.mark.parametrize("mask", [torch.tensor([[True], [False], [True]]), None])
+def test_a_graph_from_before_a_change_of_the_mask_is_noticed(mask):
+    w = nn.Parameter(LogTensor.from_float(randn(3, 3)).set_mask_(torch.tensor([[False], [True], [True]])))
+    y = (w * w).sum()
+    w.set_mask_(mask)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()

@@ -82,6 +82,15 @@ def test_nearest_rounding_loses_moves_below_half_a_rung_and_counts_them(dtype):
     assert step.counts.tolist() == [3, 2, 0]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_vanishing_moves_are_never_made(sign):
+    n = 4_000_000  # 2^-24 of so many random numbers would be a fraction of one
+    r = torch.full((n,), sign * 1e-26)
+    for key in range(3):
+        step = step_codes(torch.full((n,), 100).int(), torch.zeros(n).bool(), r, 1.0, 255, True, uniform(n, key))
+        assert (step.exponent == 100).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("move", [0.03, -0.7, 12.25])
 def test_stochastic_moves_are_unbiased(dtype, move):
