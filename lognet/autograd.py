@@ -14,9 +14,8 @@ rearrangement of the decoded weight, redone with the decoding in the backward pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,88 +23,12 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .log_tensor import LogTensor, implements
+from .recompute import Form, Steps, collapsed, dense, formed, in_form, recomputed
+
+__all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
 
 aten = torch.ops.aten
 Size = int | Sequence[int]
-
-
-def dense(x: Tensor) -> Tensor:
-    """`x.dequantize()` for a LogTensor, `x` itself otherwise. Differentiable."""
-    return x.dequantize() if isinstance(x, LogTensor) else x
-
-
-class Form(Protocol):
-    """A linear map from a weight to the matrix or kernel that multiplies, and its adjoint; both differentiable."""
-
-    def expand(self, weight: Tensor) -> Tensor:
-        """The matrix or kernel, from the decoded weight."""
-        ...
-
-    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient of the weight, of `shape`, from that of the matrix or kernel."""
-        ...
-
-
-class Steps:
-    """A form for a weight that a computation uses several times, as a recurrence does: decoded once for all of them.
-
-    The matrix is let go after as many uses as there are steps, forward or backward.
-    """
-
-    def __init__(self, form: Form, uses: int) -> None:
-        self.form, self.uses = form, uses
-        self.left, self.kept = 0, torch.empty(0)
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """The matrix of the weight, which is that of the first use."""
-        if self.left == 0:
-            self.left, self.kept = self.uses, self.form.expand(dense(weight))
-        self.left, matrix = self.left - 1, self.kept
-        if self.left == 0:
-            self.kept = torch.empty(0)
-        return matrix
-
-    def expand(self, weight: Tensor) -> Tensor:
-        """That of the form."""
-        return self.form.expand(weight)
-
-    def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """That of the form."""
-        return self.form.collapse(grad, shape)
-
-
-def _formed(weight: Tensor, form: Form | None) -> Tensor:
-    if isinstance(form, Steps):
-        return form.matrix(weight)
-    return dense(weight) if form is None else form.expand(dense(weight))
-
-
-def _collapsed(grad: Tensor, weight: Tensor, form: Form | None) -> Tensor:
-    return grad if form is None else form.collapse(grad, weight.shape)
-
-
-class _Rearrange(Function):
-    """The matrix or kernel of a float weight, which the graph may keep: `Form` as an operation."""
-
-    @staticmethod
-    def forward(weight: Tensor, form: Form) -> Tensor:
-        return form.expand(weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        weight, ctx.form = inputs
-        ctx.shape = weight.shape
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.form.collapse(grad, ctx.shape), None
-
-
-def in_form(weight: Tensor, form: Form | None) -> tuple[Tensor, Form | None]:
-    """A float weight in its form already, which the graph may keep; a LogTensor and its form as they are."""
-    if form is None or isinstance(weight, LogTensor):
-        return weight, form
-    return _Rearrange.apply(weight, form), None
 
 
 def _autocast(*tensors: Any) -> Any:
@@ -128,7 +51,7 @@ class _Linear(Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None) -> Tensor:
-        return F.linear(dense(x), _formed(weight, form), None if bias is None else dense(bias))
+        return F.linear(dense(x), formed(weight, form), None if bias is None else dense(bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -141,10 +64,10 @@ class _Linear(Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ _formed(weight, ctx.form).conj()  # complex where the form is
+            grad_x = grad @ formed(weight, ctx.form).conj()  # complex where the form is
         if ctx.needs_input_grad[1]:
             # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
-            grad_weight = _collapsed((_rows_of(grad).mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
+            grad_weight = collapsed((_rows_of(grad).mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
             grad_bias = _rows_of(grad).sum(0)
         return grad_x, grad_weight, grad_bias, None
@@ -160,7 +83,7 @@ class _Convolution(Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None, *geometry: Any) -> Tensor:
-        return aten.convolution(dense(x), _formed(weight, form), None if bias is None else dense(bias), *geometry)
+        return aten.convolution(dense(x), formed(weight, form), None if bias is None else dense(bias), *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -176,12 +99,12 @@ class _Convolution(Function):
             ctx.needs_input_grad[1],
             ctx.bias_shape is not None and ctx.needs_input_grad[2],
         ]
-        kernel = _formed(weight, ctx.form)
+        kernel = formed(weight, ctx.form)
         grad_x, grad_weight, grad_bias = aten.convolution_backward(
             grad, dense(x), kernel, ctx.bias_shape, *ctx.geometry, wanted
         )
         if wanted[1]:
-            grad_weight = _collapsed(grad_weight, weight, ctx.form)
+            grad_weight = collapsed(grad_weight, weight, ctx.form)
         return grad_x, grad_weight, grad_bias, None, *(None for _ in ctx.geometry)
 
 
@@ -212,7 +135,7 @@ class _MatMul(Function):
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, form: Form | None) -> Tensor:
-        return torch.matmul(dense(a), _formed(b, form))
+        return torch.matmul(dense(a), formed(b, form))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -226,78 +149,11 @@ class _MatMul(Function):
         if 1 not in grad.stride()[-2:]:
             grad = grad.contiguous()  # once, rather than for each product and each matrix of a batch
         if ctx.needs_input_grad[0]:
-            grad_a = (grad @ _formed(b, ctx.form).mT).sum_to_size(a.shape)
+            grad_a = (grad @ formed(b, ctx.form).mT).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
             grad_b = dense(a).mT @ grad
-            grad_b = grad_b.sum_to_size(b.shape) if ctx.form is None else _collapsed(grad_b, b, ctx.form)
+            grad_b = grad_b.sum_to_size(b.shape) if ctx.form is None else collapsed(grad_b, b, ctx.form)
         return grad_a, grad_b, None
-
-
-class _Recomputed(Function):
-    """Any differentiable function, computed again from the codes when its gradient is asked for."""
-
-    @staticmethod
-    def forward(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-        return function(*(t if t is None else dense(t) for t in tensors))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.function, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-        device = next(t.device.type for t in tensors if t is not None)
-        ctx.autocast = None
-        if torch.is_autocast_enabled(device):
-            ctx.autocast = (device, torch.get_autocast_dtype(device))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        again = torch.is_grad_enabled()  # create_graph: the recomputed graph hangs on the saved tensors themselves
-        inputs = []
-        with torch.enable_grad(), torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():
-            for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True):
-                own = t
-                if t is not None and t.is_floating_point():
-                    # a node of its own, so that one input that was computed from another does not count twice
-                    own = dense(t) if isinstance(t, LogTensor) else t.view_as(t)
-                inputs.append(own.detach().requires_grad_() if needed and not again else own)
-            outputs = ctx.function(*inputs)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
-        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
-        found = torch.autograd.grad(
-            [out for out, _ in pairs],
-            [inputs[i] for i in wanted],
-            [grad for _, grad in pairs],
-            create_graph=again,
-            allow_unused=True,
-        )
-        result: list[Tensor | None] = [None] * (1 + len(inputs))
-        for i, grad in zip(wanted, found, strict=True):
-            result[1 + i] = grad
-        return tuple(result)
-
-
-def recomputed(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-    """``function(*tensors)`` with LogTensors decoded, and a graph that keeps their codes and nothing else of it.
-
-    What layers made of several small factors need: everything between the factors and the result is computed again
-    in the backward pass, as by `torch.utils.checkpoint`. Without a LogTensor among the tensors it is the plain call,
-    with torch's usual graph.
-
-    Args:
-        function: takes dense tensors, returns one tensor or a tuple of tensors; it must give the same result each
-            time (no random numbers) and reach no other tensor that needs a gradient.
-        tensors: its arguments in order, any of them a LogTensor or None.
-
-    >>> a, b = (torch.nn.Parameter(LogTensor.from_float(torch.ones(2, 2))) for _ in range(2))
-    >>> recomputed(lambda a, b: torch.kron(a, b).sum(), a, b).backward()
-    >>> a.grad
-    tensor([[4., 4.],
-            [4., 4.]])
-    """
-    if any(isinstance(t, LogTensor) for t in tensors):
-        return _Recomputed.apply(function, *tensors)
-    return function(*tensors)
 
 
 @implements(F.linear)
