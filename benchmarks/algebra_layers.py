@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from lognet.nn import Algebra, AlgebraConv2d, AlgebraLinear
 
@@ -26,6 +27,20 @@ REQUIRED = {  # at most so many times the real layer
     "linear": {"C": 1.2, "H": 1.2, "M2R": 0.65, "M4R": 0.40, "D4": 0.45},
     "conv": {"M2R": 0.70},
 }
+
+
+class Expanded(torch.nn.Module):
+    """A layer by its dense expansion: the real weight is built at each call, then torch does the rest."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.layer.dense_weight(), self.layer.bias
+        if isinstance(self.layer, AlgebraConv2d):
+            return F.conv2d(x, weight, bias, padding=self.layer.padding)
+        return F.linear(x, weight, bias)
 
 
 def step(layer: torch.nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> float:
@@ -78,12 +93,14 @@ def main() -> None:
     linear: dict[str, torch.nn.Module] = {"R": torch.nn.Linear(width, width)}
     for name in ("C", "H", "M2R", "M4R", "M2C", "D4"):
         linear[name] = AlgebraLinear(width, width, algebra=name)
+        linear[f"{name}, expanded"] = Expanded(AlgebraLinear(width, width, algebra=name))
     for name in ("M2R", "M4R", "D4"):
         linear[f"{name}, columns"] = AlgebraLinear(width, width, algebra=name, layout="columns")
     channels = 64
     conv: dict[str, torch.nn.Module] = {"R": torch.nn.Conv2d(channels, channels, 3, padding=1)}
     for name in ("C", "H", "M2R", "M4R", "M2C", "D4"):
         conv[name] = AlgebraConv2d(channels, channels, 3, padding=1, algebra=name)
+        conv[f"{name}, expanded"] = Expanded(AlgebraConv2d(channels, channels, 3, padding=1, algebra=name))
     conv["M2R, columns"] = AlgebraConv2d(channels, channels, 3, padding=1, algebra="M2R", layout="columns")
 
     load = os.getloadavg()[0]
@@ -97,7 +114,7 @@ def main() -> None:
         f" {os.cpu_count()} cores ({platform.machine()}), PyTorch {torch.__version__.split('+')[0]}, load average {load:.1f}"
         f" at the start. All layers of a table ran interleaved, {arguments.rounds} rounds; a ratio is the median over"
         " rounds of the time over the real layer's in the same round. Multiply-adds are likewise relative. `columns` is"
-        ' `layout="columns"`, without the permutations on either side.',
+        ' `layout="columns"`, without the permutations on either side; `expanded` builds the real weight at each call.',
         "",
         f"## Linear, batch {batch}, width {width} real scalars",
         "",

@@ -26,6 +26,7 @@ def test_one_graph_forward_and_backward_equal_to_eager(bits):
             optimizer.step()
 
 
+@pytest.mark.traces
 def test_an_embedding_compiles_into_one_graph():
     torch._dynamo.reset()
     model = lognet.wrap(nn.Sequential(nn.Embedding(7, 4, padding_idx=0), nn.Linear(4, 3)))

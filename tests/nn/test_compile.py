@@ -18,6 +18,7 @@ from lognet.nn import (
 )
 
 
+@pytest.mark.traces
 @pytest.mark.filterwarnings("ignore")  # what torch's own compiler warns of
 @pytest.mark.parametrize(
     ("layer", "shape"),
@@ -41,6 +42,7 @@ def test_layers_compile(layer, shape):
     torch.testing.assert_close(layer.weight.grad, twin.weight.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.traces
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", [None, 8])
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def test_fit_of_xs():
     torch.testing.assert_close(layer.weight, source.weight)
 
 
+@pytest.mark.traces
 def test_compile():
     for layer in (Word2KetEmbedding(9, 8, 3, 2), Word2KetXSEmbedding(9, 8, 3, 2)):
         torch.testing.assert_close(oracle.compiled(layer)(torch.arange(9)), layer.weight)
