@@ -13,6 +13,7 @@ from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import quant as quant
+from .checkpoint import load, save
 from .compress import PHM, Kronecker, LowRank, Word2KetXS, compress
 from .log_tensor import LogTensor
 from .memory import held_bytes
@@ -30,7 +31,9 @@ __all__ = [
     "Word2KetXS",
     "compress",
     "held_bytes",
+    "load",
     "requantize",
+    "save",
     "summary",
     "unwrap",
     "wrap",

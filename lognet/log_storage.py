@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .quant.bitpack import pack, pack_codes, unpack, unpack_codes
 from .quant.log_format import LogFormat
-from .quant.random_bits import mix64, random_words
+from .quant.random_bits import coins, mix64
 
 
 class LogStorage:
@@ -166,7 +166,7 @@ def signs_of(values: Tensor, key: int = 0) -> Tensor:
     zero = values == 0
     negative = values < 0
     if bool(zero.any()):
-        coin = random_words(values.numel(), mix64(key, 1), values.device).view(values.shape) >= 2**31
+        coin = coins(values.numel(), mix64(key, 1), values.device).view(values.shape)
         negative = torch.where(zero, coin, negative)
     return negative
 

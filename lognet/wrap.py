@@ -16,6 +16,7 @@ from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
+from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
 
 Pattern = str | type[nn.Module]
 INITS = ("quantize", "uniform")
@@ -32,6 +33,7 @@ def wrap(
     exclude: Pattern | Iterable[Pattern] | None = None,
     bits_for: Mapping[str, int] | None = None,
     seed: int = 0,
+    sign_seed: int | None = None,
 ) -> nn.Module:
     """Make every floating parameter of a model a LogTensor parameter, in place, and return the model.
 
@@ -51,6 +53,9 @@ def wrap(
             it matches (``"encoder"``); a class, for all parameters below its instances. `exclude` wins.
         bits_for: widths for parameters matched by patterns, ``{"*.bias": 12}``; the first pattern that matches holds.
         seed: of the signs of zeros and of ``init="uniform"``.
+        sign_seed: draw the signs of every parameter of two or more dimensions from this seed, whatever they were:
+            for training from scratch with frozen signs (``Madam(sign_crossing=False)``), after which
+            ``lognet.save(model, path, sign_seed=...)`` leaves those signs out. Default None: signs are kept.
 
     Raises:
         ValueError: NaN or infinity in a parameter, a parameter that is wrapped already or not yet initialised, a
@@ -77,16 +82,20 @@ def wrap(
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
     if not isinstance(seed, int):
         raise TypeError(f"seed must be an int, got {seed!r}")
+    check_sign_seed(sign_seed)
     slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
     _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
     chosen = _choose(model, slots, include, exclude)
     made: dict[int, nn.Parameter] = {}
+    keys = {} if sign_seed is None else sign_keys(model, sign_seed)
     for slot in chosen:
         if id(slot.tensor) not in made:
             names = [other for other in chosen if other.tensor is slot.tensor]
             for name in names:
                 _check_parameter(name)
             tensor = _quantized(slot, ladder.format_of(model, names), p_scale, init, mix64(seed, len(made)))
+            if id(slot.tensor) in keys:
+                draw_signs_(tensor, keys[id(slot.tensor)])
             _mask_padding(slot.tensor, names, tensor)
             made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
     _replace(model, chosen, made)

@@ -51,6 +51,15 @@ def random_words(count: int, key: int, device: torch.device | str = "cpu") -> Te
     return h.bitwise_xor_(h >> 16)
 
 
+def coins(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
+    """`count` fair coins of the stream `key`, as a flat bool tensor: the top bits of its `random_words`.
+
+    >>> coins(8, key=7).tolist()
+    [False, False, True, True, False, True, False, True]
+    """
+    return random_words(count, key, device) >= 2**31
+
+
 def uniform(count: int, key: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """`count` numbers uniform on (0, 1], multiples of 2^-24, exact in float32 and float64.
 
