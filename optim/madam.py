@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, SupportsFloat, overload
+from typing import Any, NamedTuple, SupportsFloat, overload
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
 from ..quant.log_format import check_rounding, typical_magnitude
-from ..quant.random_bits import mix64, uniform
+from ..quant.random_bits import key_tensor, mix64, uniform
 from .update import direction, second_moment, step_codes, step_floats
 
 
@@ -147,6 +147,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
             for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
                 group.setdefault(name, value)
@@ -157,16 +158,23 @@ class Madam(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it."""
         loaded: dict[str, Any] = {}
-        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))  # after users' hooks
+
+        def restore(_: Any) -> None:
+            indices = [i for group in loaded["param_groups"] for i in group["params"]]
+            for p, index in zip(self._parameters(), indices, strict=True):
+                for name, value in loaded["state"].get(index, {}).items():
+                    if isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
+                        self.state[p][name] = value.to(p.device, copy=True)
+
+        hooks = [  # between those of users: these give the final state dict, and get the state as it stays
+            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        ]
         try:
             super().load_state_dict(state_dict)
         finally:
-            hook.remove()
-        indices = [i for group in loaded["param_groups"] for i in group["params"]]
-        for p, index in zip(self._parameters(), indices, strict=True):
-            for name, value in loaded["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
-                    self.state[p][name] = value.to(p.device, copy=True)
+            for hook in hooks:
+                hook.remove()
 
     @overload
     def step(self, closure: None = ...) -> None: ...
@@ -186,63 +194,83 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
-            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        index = 0
-        for group in self.param_groups:
-            lr = float(group["lr"])
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._step_parameter(p, index, lr, group)
-                index += 1
+        for move in self._plan(torch.compiler.is_compiling()):
+            self._move(*move)
         return loss
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
-    def _step_parameter(self, p: Tensor, index: int, lr: float, group: dict[str, Any]) -> None:
-        compute = torch.float64 if p.dtype == torch.float64 else torch.float32
-        grad = p.grad.detach().to(compute)  # type: ignore[union-attr]
-        if not bool((grad.abs() < torch.finfo(compute).max ** 0.5).all()):  # false for NaN too
-            self._warn_once(
-                "non-finite",
-                f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-                f" {compute}; its step is skipped (so will be later ones, without a further warning)",
-            )
-            return
-        if group["maximize"]:
-            grad = -grad
-        if isinstance(p, LogTensor) and p.mask is not None:
-            grad = grad * p.mask
-        state = self._state_of(p, grad, group)
-        state["step"] += 1
-        step = int(state["step"])
-        second_moment(state["exp_avg_sq"], grad, group["beta"])
-        correct = group["bias_correction"]
-        if group["momentum"]:
-            grad = state["exp_avg"].lerp_(grad.to(state["exp_avg"].dtype), 1 - group["momentum"])
-            grad = grad / (1 - group["momentum"] ** step) if correct else grad
-        r = direction(grad, state["exp_avg_sq"], group["g_bound"], 1 - group["beta"] ** step if correct else 1.0)
-        if isinstance(p, LogTensor):
-            self._step_log(p, r, index, step, lr, group)
-        else:
-            sigma_star = group["p_scale"] * float(state["sigma"])
-            p.copy_(step_floats(p.to(compute), r, lr, sigma_star, group["sign_crossing"]))
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
+    def _plan(self, compiling: bool) -> list[tuple[Tensor, Tensor, dict[str, Any], _Scalars, dict[str, Any]]]:
+        """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
-    def _step_log(self, p: LogTensor, r: Tensor, index: int, step: int, lr: float, group: dict[str, Any]) -> None:
-        u = None
-        if group["rounding"] == "stochastic":
-            u = uniform(r.numel(), mix64(group["seed"], step, index), r.dtype, r.device).view(r.shape)
-        elif 0 < lr < p.base_precision / 2:
+        So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
+        change from step to step is a tensor.
+        """
+        pending = []
+        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
+            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
+        places = ((p, group) for group in self.param_groups for p in group["params"])
+        for index, (p, group) in enumerate(places):
+            if p.grad is not None:
+                compute = torch.float64 if p.dtype == torch.float64 else torch.float32
+                grad = p.grad.detach().to(compute)
+                pending.append((p, grad, index, group))
+        finite = [(grad.abs() < torch.finfo(grad.dtype).max ** 0.5).all() for _, grad, _, _ in pending]  # no NaN either
+        moves = []
+        for (p, grad, index, group), sound in zip(pending, _read(finite), strict=True):
+            if not sound:
+                self._warn_once(
+                    "non-finite",
+                    f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
+                    f" {grad.dtype}; its step is skipped (so will be later ones, without a further warning)",
+                )
+                continue
+            state = self._state_of(p, grad, group)
+            state["step"] += 1
+            scalars = self._scalars(p, index, int(state["step"]), group)
+            moves.append((p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+        return moves
+
+    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> _Scalars:
+        lr = float(group["lr"])
+        if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
                 f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
                 " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
                 " it (ReduceLROnPlateau(min_lr=base_precision))",
             )
-        moved = step_codes(*p.codes(), r, lr / p.base_precision, p.format.last_rung, group["sign_crossing"], u)
-        p.write_codes_(moved.exponent, moved.negative)
-        self.state[p]["counts"] += moved.counts
+        correct = group["bias_correction"]
+        return _Scalars(
+            lr=lr / p.base_precision if isinstance(p, LogTensor) else lr,
+            correction=1 - group["beta"] ** step if correct else 1.0,
+            momentum_correction=1 - group["momentum"] ** step if correct else 1.0,
+            sigma_star=0.0 if isinstance(p, LogTensor) else group["p_scale"] * float(self.state[p]["sigma"]),
+            key=mix64(group["seed"], step, index),
+        )
+
+    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: _Scalars, group: dict[str, Any]) -> None:
+        """One parameter's step: arithmetic only."""
+        if group["maximize"]:
+            grad = -grad
+        if isinstance(p, LogTensor) and p.mask is not None:
+            grad = grad * p.mask
+        second_moment(state["exp_avg_sq"], grad, group["beta"])
+        if group["momentum"]:
+            grad = state["exp_avg"].lerp_(grad.to(state["exp_avg"].dtype), 1 - group["momentum"])
+            grad = grad / scalars.momentum_correction
+        r = direction(grad, state["exp_avg_sq"], group["g_bound"], scalars.correction)
+        if isinstance(p, LogTensor):
+            u = None
+            if group["rounding"] == "stochastic":
+                u = uniform(r.numel(), scalars.key, r.dtype, r.device).view(r.shape)
+            moved = step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, group["sign_crossing"], u)
+            p.write_codes_(moved.exponent, moved.negative)
+            state["counts"] += moved.counts
+        else:
+            p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
 
     def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter, made at its first step: nothing depends on its value before that.
@@ -266,6 +294,30 @@ class Madam(Optimizer):
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+class _Scalars(NamedTuple):
+    """The numbers of one parameter in one step: floats and an int, or the same as tensors."""
+
+    lr: float | Tensor  # of a LogTensor: in rungs
+    correction: float | Tensor
+    momentum_correction: float | Tensor
+    sigma_star: float | Tensor
+    key: int | Tensor
+
+    def as_tensors(self, device: torch.device) -> _Scalars:
+        lr, correction, momentum_correction, sigma_star = torch.tensor(self[:-1], dtype=torch.float64, device=device)
+        key = self.key if isinstance(self.key, Tensor) else key_tensor(self.key, device)
+        return _Scalars(lr, correction, momentum_correction, sigma_star, key)
+
+
+def _read(flags: list[Tensor]) -> list[bool]:
+    """The values of 0-dim bool tensors, fetched together: a device is waited for once."""
+    if not flags:
+        return []
+    if all(flag.device == flags[0].device for flag in flags):
+        return torch.stack(flags).tolist()
+    return [bool(flag) for flag in flags]
 
 
 def _check_hyperparameters(group: dict[str, Any]) -> None:

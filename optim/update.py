@@ -27,24 +27,26 @@ def second_moment(g2bar: Tensor, grad: Tensor, beta: float) -> None:
     g2bar.mul_(beta).addcmul_(grad, grad, value=1 - beta)
 
 
-def direction(grad: Tensor, g2bar: Tensor, g_bound: float, correction: float = 1.0) -> Tensor:
+def direction(grad: Tensor, g2bar: Tensor, g_bound: float, correction: float | Tensor = 1.0) -> Tensor:
     """r = g / gbar, clamped to +-g_bound, where gbar = sqrt(g2bar / correction) and 0/0 is 0."""
     gbar = (g2bar / correction).sqrt_()
     return torch.where(gbar > 0, grad / gbar, 0).clamp_(-g_bound, g_bound)
 
 
-def step_floats(weight: Tensor, r: Tensor, lr: float, sigma_star: float, sign_crossing: bool) -> Tensor:
+def step_floats(
+    weight: Tensor, r: Tensor, lr: float | Tensor, sigma_star: float | Tensor, sign_crossing: bool
+) -> Tensor:
     """Algorithm 1: W * exp(-lr * sign(W) * r), clamped to +-sigma_star. Returns the new weights.
 
-    Entries with r = 0 stay as they are, clamp included. A weight of exactly zero has no sign to keep: it starts
-    from the lowest rung, on the side where the gradient sends it. With `sign_crossing`, a weight that the step
-    takes down below the lowest rung, sigma_star / FLOAT_RANGE, flips its sign and stays there.
+    Weights that the step is too small to change stay as they are, clamp included. A weight of exactly zero has no sign
+    to keep: it starts from the lowest rung, on the side where the gradient sends it. With `sign_crossing`, a weight that
+    the step takes down below the lowest rung, sigma_star / FLOAT_RANGE, flips its sign and stays there.
     """
     floor = sigma_star / FLOAT_RANGE
-    moving = r.abs() * lr > 0
     side = torch.where(weight == 0, -r.sign(), weight.sign())
     start = torch.where(weight == 0, floor, weight.abs())
     magnitude = start * torch.exp(-lr * side * r)
+    moving = magnitude != start
     if sign_crossing:
         crossing = (magnitude < floor) & (magnitude < start)
         side = torch.where(crossing, -side, side)
@@ -62,7 +64,13 @@ class CodeStep(NamedTuple):
 
 
 def step_codes(
-    exponent: Tensor, negative: Tensor, r: Tensor, rungs: float, last_rung: int, sign_crossing: bool, u: Tensor | None
+    exponent: Tensor,
+    negative: Tensor,
+    r: Tensor,
+    rungs: float | Tensor,
+    last_rung: int,
+    sign_crossing: bool,
+    u: Tensor | None,
 ) -> CodeStep:
     """Section 4.1: k + round(r * lr / eta_0) * sign(W), on integers.
 

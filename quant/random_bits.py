@@ -37,13 +37,18 @@ def mix64(*words: int) -> int:
     return state
 
 
-def random_words(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
+def key_tensor(key: int, device: torch.device | str = "cpu") -> Tensor:
+    """A 64-bit key as a tensor, which `random_words` takes too: a compiled graph then serves every key."""
+    return torch.tensor([(key & _MASK32) | 1, key >> 32 & _MASK32], dtype=torch.int64, device=device)
+
+
+def random_words(count: int, key: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """`count` uniform 32-bit words for the elements 0 .. count - 1 of the stream named by the 64-bit `key`.
 
     Returns an int64 tensor of shape (count,) with values in [0, 2^32): int64 because torch has no unsigned
     32-bit arithmetic, and the masked products below are exact in it.
     """
-    multiplier, offset = (key & _MASK32) | 1, key >> 32
+    multiplier, offset = key.unbind() if isinstance(key, Tensor) else ((key & _MASK32) | 1, key >> 32)
     h = torch.arange(count, dtype=torch.int64, device=device)
     h.mul_(multiplier).add_(offset).bitwise_and_(_MASK32)
     h.bitwise_xor_(h >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK32)
@@ -51,7 +56,7 @@ def random_words(count: int, key: int, device: torch.device | str = "cpu") -> Te
     return h.bitwise_xor_(h >> 16)
 
 
-def coins(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
+def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """`count` fair coins of the stream `key`, as a flat bool tensor: the top bits of its `random_words`.
 
     >>> coins(8, key=7).tolist()
@@ -60,7 +65,9 @@ def coins(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
     return random_words(count, key, device) >= 2**31
 
 
-def uniform(count: int, key: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+def uniform(
+    count: int, key: int | Tensor, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
     """`count` numbers uniform on (0, 1], multiples of 2^-24, exact in float32 and float64.
 
     None is 0, so that ``u < p`` is never true where p is 0 or vanishing.
