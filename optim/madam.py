@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, SupportsFloat, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
-from ..quant.log_format import check_rounding, typical_magnitude
+from ..quant.log_format import typical_magnitude
 from ..quant.random_bits import key_tensor, mix64, uniform
-from .update import direction, second_moment, step_codes, step_floats
+from .checks import check_hyperparameters
+from .state import add_average, averages
+from .update import (
+    CodeStep,
+    affine_codes,
+    affine_coefficients,
+    affine_floats,
+    direction,
+    nesterov,
+    second_moment,
+    step_codes,
+    step_floats,
+)
 
 
 class Madam(Optimizer):
@@ -78,12 +90,13 @@ class Madam(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float | Tensor = 0.01,
-        p_scale: float = 3.0,
-        g_bound: float = 8.0,
+        lr: float | Tensor = 0.2,
+        p_scale: float = 12.0,
+        g_bound: float = 3.0,
         *,
-        beta: float = 0.999,
-        momentum: float = 0.0,
+        beta: float = 0.99,
+        momentum: float = 0.8,
+        affine: float = 0.5,
         sign_crossing: bool = True,
         rounding: str = "stochastic",
         bias_correction: bool = True,
@@ -98,6 +111,7 @@ class Madam(Optimizer):
             "g_bound": g_bound,
             "beta": beta,
             "momentum": momentum,
+            "affine": affine,
             "sign_crossing": sign_crossing,
             "rounding": rounding,
             "bias_correction": bias_correction,
@@ -105,7 +119,7 @@ class Madam(Optimizer):
             "maximize": maximize,
             "seed": seed,
         }
-        _check_hyperparameters({**defaults, "weight_decay": weight_decay})
+        check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
 
     @classmethod
@@ -121,14 +135,14 @@ class Madam(Optimizer):
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
         """
-        fixed: dict[str, Any] = {"sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
+        fixed: dict[str, Any] = {"affine": 0.0, "sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
         for name in fixed.keys() & kwargs.keys():
             raise TypeError(f"Madam.paper fixes {name}={fixed[name]!r}; use Madam(..., {name}=...) to choose it")
         return cls(params, lr, p_scale, g_bound, beta=beta, **fixed, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
-        _check_hyperparameters({**self.defaults, **param_group})
+        check_hyperparameters({**self.defaults, **param_group})
         params = param_group["params"]
         if isinstance(params, (set, frozenset)):
             raise TypeError(
@@ -234,8 +248,9 @@ class Madam(Optimizer):
         return moves
 
     def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> _Scalars:
-        lr = float(group["lr"])
-        if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
+        lr, sigma = float(group["lr"]), float(self.state[p]["sigma"])
+        wrapped = isinstance(p, LogTensor)
+        if wrapped and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
                 f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
@@ -243,12 +258,16 @@ class Madam(Optimizer):
                 " it (ReduceLROnPlateau(min_lr=base_precision))",
             )
         correct = group["bias_correction"]
+        relative, absolute = affine_coefficients(lr, group["affine"], sigma, float(p.scale) if wrapped else 1.0)
         return _Scalars(
-            lr=lr / p.base_precision if isinstance(p, LogTensor) else lr,
+            lr=lr / p.base_precision if wrapped else lr,
+            relative=relative,
+            absolute=absolute,
             correction=1 - group["beta"] ** step if correct else 1.0,
             momentum_correction=1 - group["momentum"] ** step if correct else 1.0,
-            sigma_star=0.0 if isinstance(p, LogTensor) else group["p_scale"] * float(self.state[p]["sigma"]),
+            sigma_star=group["p_scale"] * sigma,
             key=mix64(group["seed"], step, index),
+            state_key=mix64(group["seed"], step, index, 1),
         )
 
     def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: _Scalars, group: dict[str, Any]) -> None:
@@ -257,37 +276,47 @@ class Madam(Optimizer):
             grad = -grad
         if isinstance(p, LogTensor) and p.mask is not None:
             grad = grad * p.mask
-        second_moment(state["exp_avg_sq"], grad, group["beta"])
-        if group["momentum"]:
-            grad = state["exp_avg"].lerp_(grad.to(state["exp_avg"].dtype), 1 - group["momentum"])
-            grad = grad / scalars.momentum_correction
-        r = direction(grad, state["exp_avg_sq"], group["g_bound"], scalars.correction)
+        with averages(state, grad, group["state_bits"], scalars.state_key) as average:
+            second_moment(average["exp_avg_sq"], grad, group["beta"])
+            if group["momentum"]:
+                ahead = average["exp_avg"].lerp_(grad.to(average["exp_avg"].dtype), 1 - group["momentum"])
+                grad = nesterov(grad, ahead / scalars.momentum_correction, group["momentum"])
+            r = direction(grad, average["exp_avg_sq"], group["g_bound"], scalars.correction)
         if isinstance(p, LogTensor):
-            u = None
-            if group["rounding"] == "stochastic":
-                u = uniform(r.numel(), scalars.key, r.dtype, r.device).view(r.shape)
-            moved = step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, group["sign_crossing"], u)
+            moved = self._move_codes(p, r, scalars, group)
             p.write_codes_(moved.exponent, moved.negative)
             state["counts"] += moved.counts
+        elif group["affine"]:
+            w, crossing = p.to(grad.dtype), group["sign_crossing"]
+            p.copy_(affine_floats(w, r, scalars.relative, scalars.absolute, scalars.sigma_star, crossing))
         else:
             p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
+
+    def _move_codes(self, p: LogTensor, r: Tensor, scalars: _Scalars, group: dict[str, Any]) -> CodeStep:
+        u = None
+        if group["rounding"] == "stochastic":
+            u = uniform(r.numel(), scalars.key, r.dtype, r.device).view(r.shape)
+        crossing = group["sign_crossing"]
+        if group["affine"]:
+            return affine_codes(p.format, *p.codes(), r, scalars.relative, scalars.absolute, crossing, u)
+        return step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, crossing, u)
 
     def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter, made at its first step: nothing depends on its value before that.
 
-        step; exp_avg_sq (g2bar); exp_avg with momentum; sigma for floats; for LogTensors `counts`, the totals of
-        weights with a gradient, of their moves rounded to nothing, and of sign crossings.
+        step; exp_avg_sq (g2bar); exp_avg with momentum; sigma; for LogTensors `counts`, the totals of weights with a
+        gradient, of those among them that stayed on their rung, and of sign crossings.
         """
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg_sq"] = torch.zeros_like(grad)
+            add_average(state, "exp_avg_sq", grad, group["state_bits"])
         if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
-        if not isinstance(p, LogTensor) and "sigma" not in state:
-            state["sigma"] = torch.tensor(typical_magnitude(p), dtype=torch.float64)
+        if "sigma" not in state:
+            state["sigma"] = torch.tensor(_typical_magnitude(p, group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(grad)
+            add_average(state, "exp_avg", grad, group["state_bits"])
         return state
 
     def _warn_once(self, kind: str, message: str) -> None:
@@ -300,15 +329,25 @@ class _Scalars(NamedTuple):
     """The numbers of one parameter in one step: floats and an int, or the same as tensors."""
 
     lr: float | Tensor  # of a LogTensor: in rungs
+    relative: float | Tensor  # these two: of the affine step
+    absolute: float | Tensor
     correction: float | Tensor
     momentum_correction: float | Tensor
     sigma_star: float | Tensor
-    key: int | Tensor
+    key: int | Tensor  # of the weights' random bits
+    state_key: int | Tensor  # of the averages'
 
     def as_tensors(self, device: torch.device) -> _Scalars:
-        lr, correction, momentum_correction, sigma_star = torch.tensor(self[:-1], dtype=torch.float64, device=device)
-        key = self.key if isinstance(self.key, Tensor) else key_tensor(self.key, device)
-        return _Scalars(lr, correction, momentum_correction, sigma_star, key)
+        numbers = torch.tensor(self[:-2], dtype=torch.float64, device=device)
+        keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-2:])
+        return _Scalars(*numbers, *keys)
+
+
+def _typical_magnitude(p: Tensor, p_scale: float) -> float:
+    """`typical_magnitude`, also of LogTensors that were zeros, all on the lowest rung now: they show it by their scale."""
+    if isinstance(p, LogTensor) and p.numel() and bool((p.exponent == p.format.last_rung).all()):
+        return float(p.scale) / p_scale
+    return typical_magnitude(p)
 
 
 def _read(flags: list[Tensor]) -> list[bool]:
@@ -318,36 +357,3 @@ def _read(flags: list[Tensor]) -> list[bool]:
     if all(flag.device == flags[0].device for flag in flags):
         return torch.stack(flags).tolist()
     return [bool(flag) for flag in flags]
-
-
-def _check_hyperparameters(group: dict[str, Any]) -> None:
-    """Raise ValueError naming the first hyperparameter out of bounds."""
-    lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "state_bits"):
-        if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
-            raise TypeError(f"{name} must be a number, got {group[name]!r}")
-    for name in ("sign_crossing", "bias_correction", "maximize"):
-        if not isinstance(group[name], (bool, int)):
-            raise TypeError(f"{name} must be True or False, got {group[name]!r}")
-    _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
-    _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")
-    _require(group, "g_bound", group["g_bound"] > 0, "positive")
-    _require(group, "beta", 0 <= group["beta"] < 1, "in [0, 1)")
-    _require(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
-    check_rounding(group["rounding"])
-    _require(group, "state_bits", group["state_bits"] == 32, "32, the only width so far")
-    if not isinstance(group["seed"], int):
-        raise TypeError(f"seed must be an int, got {group['seed']!r}")
-    if group.get("weight_decay"):
-        raise ValueError(
-            f"Madam has no weight_decay (got {group['weight_decay']}): weights are bounded by sigma* instead. Lower"
-            " p_scale (in Madam for float parameters, in lognet.wrap for LogTensors) to regularise more"
-        )
-
-
-def _require(group: dict[str, Any], name: str, holds: bool, bounds: str) -> None:
-    value = float(group[name])
-    if not holds or value != value or (value == float("inf") and name != "g_bound"):
-        raise ValueError(f"{name} must be {bounds}, got {group[name]}")

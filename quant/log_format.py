@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .random_bits import uniform
+from .rounding import round_to_rungs
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")
@@ -169,6 +170,36 @@ class LogFormat:
         u = uniform(rungs.numel(), key, torch.float64, rungs.device).view(rungs.shape)
         return (floor + (u < rungs - floor)).to(torch.int32)
 
+    def encode_unbiased(self, units: Tensor, u: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Round signed values to rungs in value, not in log space: without bias on the whole ladder, zero included.
+
+        Between the lowest rung and its negative there is no zero; a value there goes to one of the two, drawn so that
+        their mean is the value.
+
+        Args:
+            units: values in units of the scale, any shape, float32 or float64; beyond +-1 they go to the top rung.
+            u: uniform on (0, 1], the same shape, to draw with; 1/2 rounds to the nearest rung.
+
+        Returns:
+            int32 rungs k, and bool, True where negative.
+
+        >>> ladder = LogFormat(4)  # two rungs to the octave, 16 rungs in all
+        >>> k, negative = ladder.encode_unbiased(torch.tensor([1.0, -0.5, 0.3]), 0.5)
+        >>> k.tolist(), negative.tolist()
+        ([0, 2, 3], [False, True, False])
+        """
+        positive = self.unit_rungs(units.dtype, units)[: self.last_rung + 1]
+        lowest = positive[-1]
+        magnitude = units.abs().clamp(max=1)
+        k = round_to_rungs(magnitude.maximum(lowest), positive, self.base_precision, u)
+        flip = (magnitude < lowest) & (u * (2 * lowest) > magnitude + lowest)
+        return k, (units < 0) ^ flip
+
+    def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
+        """`unit_ladder` on the device of `like`, from a cache but where torch.compile traces."""
+        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
+        return (_cached_unit_ladder if type(like) is Tensor else unit_ladder)(self, dtype, like.device)
+
     def decode(self, exponent: Tensor, negative: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """sign * scale * exp(-k * base_precision), rounded to `dtype`.
 
@@ -182,8 +213,7 @@ class LogFormat:
             dtype: floating dtype of the result.
         """
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
-        table = (_cached_unit_ladder if type(exponent) is Tensor else unit_ladder)(self, compute, exponent.device)
+        table = self.unit_rungs(compute, exponent)
         index = torch.add(exponent.to(torch.int32), negative.to(torch.int32), alpha=self.last_rung + 1)
         values = (table * scale.to(compute)).index_select(0, index.reshape(-1))
         return values.view(exponent.shape).to(dtype)

@@ -132,12 +132,16 @@ def test_all_zero_parameters_do_not_freeze():
 
 def test_no_float_copy_of_a_log_tensor_outlives_a_step():
     model = lognet.wrap(nn.Linear(100, 100))
-    optimizer = Madam(model.parameters())
-    model(torch.randn(4, 100)).sum().backward()
-    optimizer.step()
     n = 100 * 100 + 100
-    assert held_bytes(model) <= 9 / 8 * n + 2 * 256
-    assert held_bytes(optimizer) <= 4 * n + 2 * 100  # the second moment, a step and three counters
+    for momentum, averages in ((0.8, 2), (0.0, 1)):
+        for bits in (32, 16, 8, 4):
+            optimizer = Madam(model.parameters(), momentum=momentum, state_bits=bits)
+            model(torch.randn(4, 100)).sum().backward()
+            optimizer.step()
+            scales = 0 if bits == 32 else 4 / 128
+            assert held_bytes(model) <= 9 / 8 * n + 2 * 256
+            # and for each parameter a step, sigma and three counters
+            assert held_bytes(optimizer) <= averages * ((bits / 8 + scales) * n + 8) + 2 * 100
 
 
 def test_random_bits_depend_on_seed_step_index_and_element_only():

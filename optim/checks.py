@@ -1,0 +1,44 @@
+"""What Madam's arguments may be."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+from torch import Tensor
+
+from ..quant.log_format import check_rounding
+from .state import STATE_BITS
+
+
+def check_hyperparameters(group: dict[str, Any]) -> None:
+    """Raise ValueError naming the first hyperparameter out of bounds."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "affine", "state_bits"):
+        if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
+            raise TypeError(f"{name} must be a number, got {group[name]!r}")
+    for name in ("sign_crossing", "bias_correction", "maximize"):
+        if not isinstance(group[name], (bool, int)):
+            raise TypeError(f"{name} must be True or False, got {group[name]!r}")
+    _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
+    _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")
+    _require(group, "g_bound", group["g_bound"] > 0, "positive")
+    _require(group, "beta", 0 <= group["beta"] < 1, "in [0, 1)")
+    _require(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
+    _require(group, "affine", 0 <= group["affine"] <= 1, "in [0, 1]")
+    check_rounding(group["rounding"])
+    _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
+    if not isinstance(group["seed"], int):
+        raise TypeError(f"seed must be an int, got {group['seed']!r}")
+    if group.get("weight_decay"):
+        raise ValueError(
+            f"Madam has no weight_decay (got {group['weight_decay']}): weights are bounded by sigma* instead. Lower"
+            " p_scale (in Madam for float parameters, in lognet.wrap for LogTensors) to regularise more"
+        )
+
+
+def _require(group: dict[str, Any], name: str, holds: bool, bounds: str) -> None:
+    value = float(group[name])
+    if not holds or value != value or (value == float("inf") and name != "g_bound"):
+        raise ValueError(f"{name} must be {bounds}, got {group[name]}")

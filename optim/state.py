@@ -1,0 +1,56 @@
+"""The averages that Madam keeps for every weight, in 32 bits or fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..quant.block_format import BlockFormat
+from ..quant.random_bits import random_words
+
+STATE_BITS = (32, 16, 8, 4)
+_SIGNED = {"exp_avg": True, "exp_avg_sq": False}
+
+
+def add_average(state: dict[str, Any], name: str, like: Tensor, bits: int) -> None:
+    """Put an average of zeros into the state of a parameter.
+
+    Args:
+        name: "exp_avg", of gradients, or "exp_avg_sq", of their squares.
+        like: a tensor of the parameter's shape, in the dtype of 32-bit state (float64 for float64 parameters).
+        bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
+            ``state[name + "_scale"]``, a float32 for every block of them.
+    """
+    if bits == 32:
+        state[name] = torch.zeros_like(like)
+    else:
+        state[name], state[name + "_scale"] = BlockFormat(bits, _SIGNED[name]).zeros(like.numel(), like.device)
+
+
+@contextmanager
+def averages(state: dict[str, Any], grad: Tensor, bits: int, key: int | Tensor) -> Iterator[dict[str, Tensor]]:
+    """The averages as floats of the gradient's shape and dtype; what is written into them in place is kept.
+
+    Averages in few bits are rounded without bias on the way out, with random bits from the stream `key`.
+    """
+    names = [name for name in _SIGNED if name in state]
+    if bits == 32:
+        yield {name: state[name] for name in names}
+        return
+    formats = {name: BlockFormat(bits, _SIGNED[name]) for name in names}
+    count = grad.numel()
+    values = {
+        name: format.decode(state[name], state[name + "_scale"], count).view(grad.shape).to(grad.dtype)
+        for name, format in formats.items()
+    }
+    yield values
+    words = random_words(count, key, grad.device)
+    for shift, name in zip((0, 16), names, strict=False):  # one draw serves both: 16 bits each
+        u = ((words >> shift & 0xFFFF) + 1).to(torch.float32).mul_(2.0**-16)
+        codes, scale = formats[name].encode(values[name], u)
+        state[name].copy_(codes)
+        state[name + "_scale"].copy_(scale)
