@@ -231,6 +231,7 @@ SCHEDULERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # SequentialLR's own, on torch 2.6
 @pytest.mark.parametrize("kind", ["float32", "mixed"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_sets_the_lr_it_sets_elsewhere(name, kind):
