@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, SupportsFloat, overload
+from typing import Any, SupportsFloat, overload
 
 import torch
 from torch import Tensor
@@ -12,8 +12,11 @@ from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
 from ..quant.log_format import check_rounding, typical_magnitude
-from ..quant.random_bits import key_tensor, mix64, uniform
+from ..quant.random_bits import mix64, uniform
+from .plan import Planned, Scalars, read_flags
 from .update import direction, second_moment, step_codes, step_floats
+
+MOMENTS = ("exp_avg_sq", "exp_avg")  # the state that has a number for each element
 
 
 class Madam(Optimizer):
@@ -47,6 +50,9 @@ class Madam(Optimizer):
             prints none.
         state_bits: bits of the optimizer state per number; 32 is the only width so far.
         maximize: ascend instead of descend.
+        foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
+            many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
+            LogTensors always are. The result is the same.
         seed: of stochastic rounding. The random bits depend on (seed, step, parameter index, element index) only, so
             replicas and resumed runs agree.
         weight_decay: refused unless 0: Madam regularises by sigma*.
@@ -89,6 +95,7 @@ class Madam(Optimizer):
         bias_correction: bool = True,
         state_bits: int = 32,
         maximize: bool = False,
+        foreach: bool | None = None,
         seed: int = 0,
         weight_decay: float = 0.0,
     ) -> None:
@@ -103,6 +110,7 @@ class Madam(Optimizer):
             "bias_correction": bias_correction,
             "state_bits": state_bits,
             "maximize": maximize,
+            "foreach": foreach,
             "seed": seed,
         }
         _check_hyperparameters({**defaults, "weight_decay": weight_decay})
@@ -194,46 +202,53 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        together: dict[Any, list[Planned]] = {}
         for move in self._plan(torch.compiler.is_compiling()):
-            self._move(*move)
+            if move.group["foreach"] and not isinstance(move.p, LogTensor):
+                together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
+            else:
+                self._move(*move)
+        for moves in together.values():
+            self._move_together(moves)
         return loss
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool) -> list[tuple[Tensor, Tensor, dict[str, Any], _Scalars, dict[str, Any]]]:
+    def _plan(self, compiling: bool) -> list[Planned]:
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor.
         """
-        pending = []
         if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        places = ((p, group) for group in self.param_groups for p in group["params"])
-        for index, (p, group) in enumerate(places):
-            if p.grad is not None:
-                compute = torch.float64 if p.dtype == torch.float64 else torch.float32
-                grad = p.grad.detach().to(compute)
-                pending.append((p, grad, index, group))
-        finite = [(grad.abs() < torch.finfo(grad.dtype).max ** 0.5).all() for _, grad, _, _ in pending]  # no NaN either
-        moves = []
-        for (p, grad, index, group), sound in zip(pending, _read(finite), strict=True):
-            if not sound:
+        places = enumerate((p, group) for group in self.param_groups for p in group["params"])
+        pending = [(p, p.grad.detach(), index, group) for index, (p, group) in places if p.grad is not None]
+        finite = [
+            (grad.abs() < torch.finfo(_compute(p)).max ** 0.5).all() for p, grad, _, _ in pending
+        ]  # no NaN either
+        sound = []
+        for (p, grad, index, group), is_finite in zip(pending, read_flags(finite), strict=True):
+            if is_finite:
+                sound.append((p, grad, index, group))
+                self._warn_of_lost_moves(p, group)
+            else:
                 self._warn_once(
                     "non-finite",
                     f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-                    f" {grad.dtype}; its step is skipped (so will be later ones, without a further warning)",
+                    f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
                 )
-                continue
+        moves = []
+        for p, grad, index, group in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
-            moves.append((p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+            moves.append(Planned(p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
         return moves
 
-    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> _Scalars:
+    def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
         lr = float(group["lr"])
         if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
@@ -242,8 +257,11 @@ class Madam(Optimizer):
                 " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
                 " it (ReduceLROnPlateau(min_lr=base_precision))",
             )
+
+    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
+        lr = float(group["lr"])
         correct = group["bias_correction"]
-        return _Scalars(
+        return Scalars(
             lr=lr / p.base_precision if isinstance(p, LogTensor) else lr,
             correction=1 - group["beta"] ** step if correct else 1.0,
             momentum_correction=1 - group["momentum"] ** step if correct else 1.0,
@@ -251,8 +269,9 @@ class Madam(Optimizer):
             key=mix64(group["seed"], step, index),
         )
 
-    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: _Scalars, group: dict[str, Any]) -> None:
+    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: Scalars, group: dict[str, Any]) -> None:
         """One parameter's step: arithmetic only."""
+        grad = grad.to(_compute(p))
         if group["maximize"]:
             grad = -grad
         if isinstance(p, LogTensor) and p.mask is not None:
@@ -272,6 +291,19 @@ class Madam(Optimizer):
         else:
             p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
 
+    def _move_together(self, moves: list[Planned]) -> None:
+        """The steps of float parameters of one group, dtype and device, laid end to end."""
+        params, grads, states, scalars, groups = zip(*moves, strict=True)
+        sizes = [p.numel() for p in params]
+        joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
+        names = [name for name in MOMENTS if all(name in state for state in states)]
+        state = {name: joined([state[name] for state in states]) for name in names}
+        flat, grad = joined(params), joined(grads).to(_compute(params[0]))
+        self._move(flat, grad, state, Scalars.joined(scalars, sizes, grad), groups[0])
+        for targets, source in [(params, flat), *(([s[name] for s in states], state[name]) for name in names)]:
+            parts = [part.view(t.shape) for part, t in zip(source.split(sizes), targets, strict=True)]
+            torch._foreach_copy_(list(targets), parts)
+
     def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter, made at its first step: nothing depends on its value before that.
 
@@ -281,13 +313,13 @@ class Madam(Optimizer):
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg_sq"] = torch.zeros_like(grad)
+            state["exp_avg_sq"] = torch.zeros_like(grad, dtype=_compute(p))
         if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if not isinstance(p, LogTensor) and "sigma" not in state:
             state["sigma"] = torch.tensor(typical_magnitude(p), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(grad)
+            state["exp_avg"] = torch.zeros_like(grad, dtype=_compute(p))
         return state
 
     def _warn_once(self, kind: str, message: str) -> None:
@@ -296,28 +328,9 @@ class Madam(Optimizer):
             warnings.warn(f"Madam: {message}", stacklevel=2)
 
 
-class _Scalars(NamedTuple):
-    """The numbers of one parameter in one step: floats and an int, or the same as tensors."""
-
-    lr: float | Tensor  # of a LogTensor: in rungs
-    correction: float | Tensor
-    momentum_correction: float | Tensor
-    sigma_star: float | Tensor
-    key: int | Tensor
-
-    def as_tensors(self, device: torch.device) -> _Scalars:
-        lr, correction, momentum_correction, sigma_star = torch.tensor(self[:-1], dtype=torch.float64, device=device)
-        key = self.key if isinstance(self.key, Tensor) else key_tensor(self.key, device)
-        return _Scalars(lr, correction, momentum_correction, sigma_star, key)
-
-
-def _read(flags: list[Tensor]) -> list[bool]:
-    """The values of 0-dim bool tensors, fetched together: a device is waited for once."""
-    if not flags:
-        return []
-    if all(flag.device == flags[0].device for flag in flags):
-        return torch.stack(flags).tolist()
-    return [bool(flag) for flag in flags]
+def _compute(p: Tensor) -> torch.dtype:
+    """The dtype that a parameter's step is computed in."""
+    return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
 def _check_hyperparameters(group: dict[str, Any]) -> None:
@@ -328,8 +341,8 @@ def _check_hyperparameters(group: dict[str, Any]) -> None:
     for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "state_bits"):
         if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
             raise TypeError(f"{name} must be a number, got {group[name]!r}")
-    for name in ("sign_crossing", "bias_correction", "maximize"):
-        if not isinstance(group[name], (bool, int)):
+    for name in ("sign_crossing", "bias_correction", "maximize", "foreach"):
+        if not (name == "foreach" and group[name] is None) and not isinstance(group[name], (bool, int)):
             raise TypeError(f"{name} must be True or False, got {group[name]!r}")
     _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
     _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")

@@ -14,7 +14,7 @@ from lognet.quant.random_bits import key_tensor, mix64, uniform
 
 COMPILED = [
     "aot_eager",
-    pytest.param("inductor", marks=pytest.mark.slow),
+    pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]),
 ]
 
 
@@ -73,6 +73,7 @@ def make(kind):
     ("kind", "kwargs"),
     [
         ("float", {"lr": 0.05}),
+        ("float", {"lr": 0.05, "momentum": 0.9, "foreach": True}),
         ("log", {"lr": torch.tensor(0.05)}),
         ("mixed", {"lr": 0.05, "momentum": 0.9, "maximize": True}),
         ("log", {"lr": 0.05, "rounding": "nearest", "sign_crossing": False, "bias_correction": False}),
