@@ -364,6 +364,11 @@ def _tolist(x: LogTensor) -> Any:
     return x.dequantize().tolist()
 
 
+@implements(Tensor.__format__)
+def _format(x: LogTensor, spec: str) -> str:
+    return format(x.detach().dequantize() if spec else repr(x), spec)
+
+
 @implements(Tensor.data.__set__)  # type: ignore[attr-defined]
 def _set_data(x: Tensor, value: Tensor) -> None:
     """``x.data = value``, the old way to write under autograd's nose: a write like any other."""

@@ -18,8 +18,8 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
     for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "affine", "state_bits"):
         if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
             raise TypeError(f"{name} must be a number, got {group[name]!r}")
-    for name in ("sign_crossing", "bias_correction", "maximize"):
-        if not isinstance(group[name], (bool, int)):
+    for name in ("sign_crossing", "bias_correction", "maximize", "foreach"):
+        if not (name == "foreach" and group[name] is None) and not isinstance(group[name], (bool, int)):
             raise TypeError(f"{name} must be True or False, got {group[name]!r}")
     _require(group, "lr", float(lr) >= 0, "at least 0 and finite")
     _require(group, "p_scale", group["p_scale"] > 0, "positive and finite")

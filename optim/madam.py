@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
 from ..quant.log_format import typical_magnitude
-from ..quant.random_bits import key_tensor, mix64, uniform
+from ..quant.random_bits import mix64, uniform
 from .checks import check_hyperparameters
-from .state import add_average, averages
+from .plan import Planned, Scalars, read_flags
+from .state import AVERAGES, add_average, averages
 from .update import (
     CodeStep,
     affine_codes,
@@ -59,6 +60,9 @@ class Madam(Optimizer):
             prints none.
         state_bits: bits of the optimizer state per number; 32 is the only width so far.
         maximize: ascend instead of descend.
+        foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
+            many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
+            LogTensors always are. The result is the same.
         seed: of stochastic rounding. The random bits depend on (seed, step, parameter index, element index) only, so
             replicas and resumed runs agree.
         weight_decay: refused unless 0: Madam regularises by sigma*.
@@ -102,6 +106,7 @@ class Madam(Optimizer):
         bias_correction: bool = True,
         state_bits: int = 32,
         maximize: bool = False,
+        foreach: bool | None = None,
         seed: int = 0,
         weight_decay: float = 0.0,
     ) -> None:
@@ -117,6 +122,7 @@ class Madam(Optimizer):
             "bias_correction": bias_correction,
             "state_bits": state_bits,
             "maximize": maximize,
+            "foreach": foreach,
             "seed": seed,
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
@@ -208,59 +214,69 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        together: dict[Any, list[Planned]] = {}
         for move in self._plan(torch.compiler.is_compiling()):
-            self._move(*move)
+            if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
+                together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
+            else:
+                self._move(*move)
+        for moves in together.values():
+            self._move_together(moves)
         return loss
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool) -> list[tuple[Tensor, Tensor, dict[str, Any], _Scalars, dict[str, Any]]]:
+    def _plan(self, compiling: bool) -> list[Planned]:
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor.
         """
-        pending = []
         if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        places = ((p, group) for group in self.param_groups for p in group["params"])
-        for index, (p, group) in enumerate(places):
-            if p.grad is not None:
-                compute = torch.float64 if p.dtype == torch.float64 else torch.float32
-                grad = p.grad.detach().to(compute)
-                pending.append((p, grad, index, group))
-        finite = [(grad.abs() < torch.finfo(grad.dtype).max ** 0.5).all() for _, grad, _, _ in pending]  # no NaN either
-        moves = []
-        for (p, grad, index, group), sound in zip(pending, _read(finite), strict=True):
-            if not sound:
+        places = enumerate((p, group) for group in self.param_groups for p in group["params"])
+        pending = [(p, p.grad.detach(), index, group) for index, (p, group) in places if p.grad is not None]
+        finite = [
+            (grad.abs() < torch.finfo(_compute(p)).max ** 0.5).all() for p, grad, _, _ in pending
+        ]  # no NaN either
+        sound = []
+        for (p, grad, index, group), is_finite in zip(pending, read_flags(finite), strict=True):
+            if is_finite:
+                sound.append((p, grad, index, group))
+                self._warn_of_lost_moves(p, group)
+            else:
                 self._warn_once(
                     "non-finite",
                     f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-                    f" {grad.dtype}; its step is skipped (so will be later ones, without a further warning)",
+                    f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
                 )
-                continue
+        moves = []
+        for p, grad, index, group in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
-            moves.append((p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+            moves.append(Planned(p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
         return moves
 
-    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> _Scalars:
-        lr, sigma = float(group["lr"]), float(self.state[p]["sigma"])
-        wrapped = isinstance(p, LogTensor)
-        if wrapped and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
+    def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
+        lr = float(group["lr"])
+        if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
                 f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
                 " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
                 " it (ReduceLROnPlateau(min_lr=base_precision))",
             )
+
+    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
+        lr, sigma = float(group["lr"]), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
-        relative, absolute = affine_coefficients(lr, group["affine"], sigma, float(p.scale) if wrapped else 1.0)
-        return _Scalars(
-            lr=lr / p.base_precision if wrapped else lr,
+        unit, rung = (float(p.scale), p.base_precision) if isinstance(p, LogTensor) else (1.0, 1.0)
+        relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
+        return Scalars(
+            lr=lr / rung,
             relative=relative,
             absolute=absolute,
             correction=1 - group["beta"] ** step if correct else 1.0,
@@ -270,8 +286,9 @@ class Madam(Optimizer):
             state_key=mix64(group["seed"], step, index, 1),
         )
 
-    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: _Scalars, group: dict[str, Any]) -> None:
+    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: Scalars, group: dict[str, Any]) -> None:
         """One parameter's step: arithmetic only."""
+        grad = grad.to(_compute(p))
         if group["maximize"]:
             grad = -grad
         if isinstance(p, LogTensor) and p.mask is not None:
@@ -292,7 +309,7 @@ class Madam(Optimizer):
         else:
             p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
 
-    def _move_codes(self, p: LogTensor, r: Tensor, scalars: _Scalars, group: dict[str, Any]) -> CodeStep:
+    def _move_codes(self, p: LogTensor, r: Tensor, scalars: Scalars, group: dict[str, Any]) -> CodeStep:
         u = None
         if group["rounding"] == "stochastic":
             u = uniform(r.numel(), scalars.key, r.dtype, r.device).view(r.shape)
@@ -300,6 +317,19 @@ class Madam(Optimizer):
         if group["affine"]:
             return affine_codes(p.format, *p.codes(), r, scalars.relative, scalars.absolute, crossing, u)
         return step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, crossing, u)
+
+    def _move_together(self, moves: list[Planned]) -> None:
+        """The steps of float parameters of one group, dtype and device, laid end to end."""
+        params, grads, states, scalars, groups = zip(*moves, strict=True)
+        sizes = [p.numel() for p in params]
+        joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
+        names = [name for name in AVERAGES if all(name in state for state in states)]
+        state = {name: joined([state[name] for state in states]) for name in names}
+        flat, grad = joined(params), joined(grads).to(_compute(params[0]))
+        self._move(flat, grad, state, Scalars.joined(scalars, sizes, grad), groups[0])
+        for targets, source in [(params, flat), *(([s[name] for s in states], state[name]) for name in names)]:
+            parts = [part.view(t.shape) for part, t in zip(source.split(sizes), targets, strict=True)]
+            torch._foreach_copy_(list(targets), parts)
 
     def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter, made at its first step: nothing depends on its value before that.
@@ -310,37 +340,19 @@ class Madam(Optimizer):
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)
-            add_average(state, "exp_avg_sq", grad, group["state_bits"])
+            add_average(state, "exp_avg_sq", grad.to(_compute(p)), group["state_bits"])
         if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
             state["sigma"] = torch.tensor(_typical_magnitude(p, group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
-            add_average(state, "exp_avg", grad, group["state_bits"])
+            add_average(state, "exp_avg", grad.to(_compute(p)), group["state_bits"])
         return state
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
-
-
-class _Scalars(NamedTuple):
-    """The numbers of one parameter in one step: floats and an int, or the same as tensors."""
-
-    lr: float | Tensor  # of a LogTensor: in rungs
-    relative: float | Tensor  # these two: of the affine step
-    absolute: float | Tensor
-    correction: float | Tensor
-    momentum_correction: float | Tensor
-    sigma_star: float | Tensor
-    key: int | Tensor  # of the weights' random bits
-    state_key: int | Tensor  # of the averages'
-
-    def as_tensors(self, device: torch.device) -> _Scalars:
-        numbers = torch.tensor(self[:-2], dtype=torch.float64, device=device)
-        keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-2:])
-        return _Scalars(*numbers, *keys)
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
@@ -350,10 +362,6 @@ def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     return typical_magnitude(p)
 
 
-def _read(flags: list[Tensor]) -> list[bool]:
-    """The values of 0-dim bool tensors, fetched together: a device is waited for once."""
-    if not flags:
-        return []
-    if all(flag.device == flags[0].device for flag in flags):
-        return torch.stack(flags).tolist()
-    return [bool(flag) for flag in flags]
+def _compute(p: Tensor) -> torch.dtype:
+    """The dtype that a parameter's step is computed in."""
+    return torch.float64 if p.dtype == torch.float64 else torch.float32

@@ -14,6 +14,7 @@ from ..quant.random_bits import random_words
 
 STATE_BITS = (32, 16, 8, 4)
 _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
+AVERAGES = tuple(_SIGNED)
 
 
 def add_average(state: dict[str, Any], name: str, like: Tensor, bits: int) -> None:

@@ -65,7 +65,7 @@ def step_floats(
     if sign_crossing:
         crossing = (magnitude < floor) & (magnitude < start)
         side = torch.where(crossing, -side, side)
-        magnitude = magnitude.masked_fill(crossing, floor)
+        magnitude = torch.where(crossing, floor, magnitude)
     return torch.where(moving, side * magnitude.clamp(max=sigma_star), weight)
 
 

@@ -292,7 +292,7 @@ def test_state_dicts_move_between_wrapped_and_float_models(bits):
 
 
 @pytest.mark.parametrize("use_buffers", [True, False])
-def test_averages_are_float(use_buffers):
+def test_a_wrapped_model_can_be_averaged_on_its_ladder(use_buffers):
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     model = lognet.wrap(net())

@@ -66,8 +66,8 @@ INFO = OptimizerInfo(
             lambda opt: schedulers.ExponentialLR(opt, gamma=0.99),
         ],
     ),
-    supported_impls=(),
-    not_og_supported_flags=(),
+    supported_impls=("foreach",),
+    not_og_supported_flags=("foreach",),
     supports_complex=False,
 )
 INPUTS = {given.desc: given.kwargs for given in INFO.optim_inputs_func("cpu")}
@@ -231,6 +231,7 @@ SCHEDULERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # SequentialLR's own, on torch 2.6
 @pytest.mark.parametrize("kind", ["float32", "mixed"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_sets_the_lr_it_sets_elsewhere(name, kind):
@@ -262,6 +263,42 @@ def test_every_scheduler_sets_the_lr_it_sets_elsewhere(name, kind):
         assert other == pytest.approx(rates[0], rel=1e-6)
     for other in ends[2:]:
         torch.testing.assert_close(other, ends[1])
+
+
+def test_a_warning_that_is_an_error_comes_before_anything_moves():
+    problem = Problem("mixed")
+    optimizer = Madam(problem.params)
+    run(optimizer, problem, 1)
+    values, state = problem.values(), copy.deepcopy(optimizer.state_dict())
+    problem.params[-1].grad[0] = torch.nan
+    with pytest.raises(UserWarning, match="parameter 1 of shape"):
+        optimizer.step()
+    assert_equal(problem.values(), values)
+    assert same(optimizer.state_dict(), state)
+
+
+@both
+@each
+def test_foreach_matches_forloop(kind, desc):
+    """On parameters of several shapes, a scalar and an empty one among them, some of which have no gradient at times."""
+    ends = []
+    for foreach in (True, False, None):
+        problem = Problem(kind)
+        shapes = [(), (0,), (3, 2, 1), (17,)]
+        more = [nn.Parameter(torch.ones(shape, dtype=problem.params[0].dtype)) for shape in shapes]
+        strided = nn.Parameter(torch.ones(4, 6, dtype=more[0].dtype).t())
+        params = [*problem.params, *more, strided, nn.Parameter(torch.ones(3, dtype=torch.float64))]
+        optimizer = Madam([{"params": params[:4]}, {"params": params[4:], "lr": 0.02}], foreach=foreach, **INPUTS[desc])
+        for t in range(6):
+            for i, p in enumerate(params):
+                g = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + i)).to(p.dtype)
+                p.grad = g if (i + t) % 4 else None
+            optimizer.step()
+        state = optimizer.state_dict()["state"]
+        ends.append(([p.detach().clone() for p in params], state))
+    for params, state in ends[1:]:
+        assert_equal(params, ends[0][0])
+        assert same(state, ends[0][1])
 
 
 def test_a_tensor_lr_is_kept_and_never_written():

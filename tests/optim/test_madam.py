@@ -439,6 +439,7 @@ def test_state_carries_over_when_a_model_is_wrapped_or_unwrapped(first, then):
         ("bias_correction", "no"),
         ("sign_crossing", None),
         ("maximize", "yes"),
+        ("foreach", "no"),
     ],
 )
 def test_arguments_of_the_wrong_type_are_named(name, value):

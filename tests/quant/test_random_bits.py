@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lognet.quant.random_bits import key_from_generator, mix64, random_words, uniform
+from lognet.quant.random_bits import coins, key_from_generator, key_tensor, mix64, random_words, uniform
 
 
 def fmix32(h: int) -> int:
@@ -61,3 +61,9 @@ def test_generators_seed_keys():
     assert key_from_generator(None) != first
     torch.manual_seed(1)
     assert key_from_generator(None) == first
+
+
+@pytest.mark.parametrize("key", [0, 1, 7, 2**32 - 1, 2**32, 2**63 + 12345, 2**64 - 1])
+def test_a_key_in_a_tensor_is_the_same_key(key):
+    assert torch.equal(random_words(100, key_tensor(key)), random_words(100, key))
+    assert torch.equal(coins(100, key_tensor(key)), random_words(100, key) >= 2**31)

@@ -1,0 +1,312 @@
+"""A wrapped model where a float model would be: the behaviours of docs/pytorch.md that no other file tests."""
+
+import copy
+import io
+import re
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
+
+import lognet
+from lognet import LogTensor
+from lognet.optim import Madam
+
+ROOT = Path(__file__).resolve().parents[1]
+both_widths = pytest.mark.parametrize("bits", [8, 10])
+
+
+def net(bits=8, seed=0):
+    torch.manual_seed(seed)
+    return lognet.wrap(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)), bits=bits)
+
+
+def data(n=5):
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(7))
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    assert all(type(p.grad) is torch.Tensor for p in model.parameters())
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def codes(model):
+    return [(p.exponent, p.signs, p.scale.clone()) for p in model.parameters()]
+
+
+def assert_same_codes(a, b):
+    assert all(torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
+
+
+# Movement
+
+
+@both_widths
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda m: m.to(torch.bfloat16),
+        lambda m: m.half(),
+        lambda m: m.double(),
+        lambda m: m.to("cpu", torch.float16, non_blocking=True),
+        lambda m: m.to(torch.ones(1, dtype=torch.float64)),
+        lambda m: m.type(torch.float64),
+        lambda m: m.half().float().double().bfloat16().float(),
+        lambda m: copy.deepcopy(m),
+        lambda m: m.cpu(),
+        lambda m: m.to(memory_format=torch.contiguous_format),
+    ],
+)
+def test_models_move_and_codes_never_change(bits, move):
+    model = net(bits)
+    before, ids = codes(model), [id(p) for p in model.parameters()]
+    moved = move(model)
+    assert all(isinstance(p, LogTensor) and isinstance(p, nn.Parameter) for p in moved.parameters())
+    assert_same_codes(codes(moved), before)
+    dtype = moved[0].weight.dtype
+    gradients(moved, moved(data().to(dtype)).sum())
+    assert all(p.grad.dtype == p.dtype for p in moved.parameters())
+    if moved is model:
+        assert [id(p) for p in model.parameters()] == ids  # an optimizer made before keeps its parameters
+
+
+@pytest.mark.parametrize("setting", ["swap_module_params_on_conversion", "overwrite_module_params_on_conversion"])
+def test_models_move_under_each_of_torchs_conversion_settings(setting):
+    model = net()
+    before = codes(model)
+    switch, old = getattr(torch.__future__, f"set_{setting}"), getattr(torch.__future__, f"get_{setting}")()
+    switch(True)
+    try:
+        model.double()
+        model.load_state_dict(net(seed=1).state_dict())
+        model.load_state_dict(net().state_dict())
+    finally:
+        switch(old)
+    assert_same_codes(codes(model), before)
+
+
+def test_what_keeps_torch_from_moving_a_model_is_an_error_and_loses_nothing():
+    """Torch swaps such parameters on a move, and cannot while something else holds on to them."""
+    model = net()
+    before, holder = codes(model), weakref.ref(model[0].weight)
+    with pytest.raises(RuntimeError, match="Couldn't swap Linear.weight"):
+        model.double()
+    assert_same_codes(codes(model), before)
+    assert holder() is model[0].weight
+    del holder
+    assert model.double()[0].weight.dtype == torch.float64
+
+
+# Other processes
+
+SPAWN = """
+import sys, torch, torch.multiprocessing as mp
+import lognet
+from torch import nn
+
+def work(model, x, results):
+    results[0] = model(x).detach()
+    with torch.no_grad():
+        model.bias.fill_(0.05)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = lognet.wrap(nn.Linear(4, 3), bits=int(sys.argv[1]))
+    expected, x = None, torch.ones(2, 4)
+    with mp.Manager() as manager:
+        for shared in (False, True):
+            if shared:
+                model.share_memory()
+            expected, results = model(x).detach(), manager.dict()
+            process = mp.get_context("spawn").Process(target=work, args=(model, x, results))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+            assert torch.equal(results[0], expected)
+        assert ((model.bias - 0.05).abs() < 0.001).all(), model.bias  # written by the other process
+"""
+
+
+def test_spawned_workers_get_the_model_and_share_its_memory(tmp_path):
+    script = tmp_path / "spawn.py"
+    script.write_text(SPAWN)
+    done = subprocess.run([sys.executable, str(script), "10"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# Being a tensor
+
+
+def test_comparison_norm_and_format():
+    w = net()[0].weight.detach()
+    dense = w.dequantize()
+    assert torch.equal(w, dense)
+    assert torch.equal(dense, w)
+    assert (w == dense).all()
+    assert not (w != dense).any()
+    assert torch.allclose(w, w.clone())
+    torch.testing.assert_close(w, dense)
+    torch.testing.assert_close(dense, w)
+    assert not torch.equal(w, dense + 1)
+    assert w.norm() == dense.norm()
+    assert torch.equal(w.abs(), dense.abs())
+    assert torch.linalg.vector_norm(w, 1) == dense.abs().sum()
+    assert f"{w[0, 0]:.3f}" == f"{dense[0, 0]:.3f}"
+    assert f"{w[0, 0]}".startswith("LogTensor(")
+    assert float(w[0, 0]) == float(dense[0, 0])
+    assert hash(w) == hash(w)
+    assert len(w) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "writes"),
+    [
+        ("xavier_normal_", 1),
+        ("kaiming_normal_", 1),
+        ("zeros_", 1),
+        ("eye_", 1),
+        ("orthogonal_", 2),
+        ("trunc_normal_", 5),
+    ],
+)
+def test_initialisers_write_in_place(name, writes):
+    w = nn.Parameter(LogTensor.from_float(torch.randn(6, 6), scale=4.0))
+    torch.manual_seed(1)
+    getattr(nn.init, name)(w)
+    torch.manual_seed(1)
+    expected = getattr(nn.init, name)(torch.empty(6, 6))
+    lowest = 4.0 / w.format.range
+    error = (w.detach() - expected).abs() - writes * expected.abs() * (w.base_precision / 2 + 1e-5)
+    assert (error <= writes * lowest * 1.001).all()
+    assert float(w.scale) == 4.0
+
+
+# Gradients
+
+
+def test_gradients_accumulate_are_clipped_and_zeroed():
+    model, x = net(), data()
+    once = gradients(model, model(x).square().sum())
+    model(x).square().sum().backward()
+    for p, g in zip(model.parameters(), once, strict=True):
+        assert torch.equal(p.grad, 2 * g)
+    norm = parameters_to_vector(2 * g for g in once).norm()
+    for foreach in (True, False, None):
+        gradients(model, 2 * model(x).square().sum())
+        torch.testing.assert_close(clip_grad_norm_(model.parameters(), 0.5, foreach=foreach), norm)
+        assert parameters_to_vector(p.grad for p in model.parameters()).norm() == pytest.approx(0.5, rel=1e-4)
+    clip_grad_value_(model.parameters(), 0.01)
+    assert max(p.grad.abs().max() for p in model.parameters()) <= 0.01
+    model.zero_grad(set_to_none=False)
+    assert not any(p.grad.any() for p in model.parameters())
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_autocast_and_hooks_and_double_backward():
+    model, x, seen = net(), data(), []
+    model[0].weight.register_hook(lambda g: seen.append(type(g)))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert seen == [torch.Tensor]
+    grads = torch.autograd.grad(model(x).square().sum(), list(model.parameters()), create_graph=True)
+    model.zero_grad()
+    sum(g.square().sum() for g in grads).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@both_widths
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_activation_checkpointing_gives_the_same_gradients(bits, use_reentrant):
+    model, x = net(bits), data().requires_grad_()
+    plain = gradients(model, model(x).square().sum())
+    again = gradients(model, checkpoint(model, x, use_reentrant=use_reentrant).square().sum())
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+@both_widths
+def test_functional_call_and_transforms(bits):
+    model, other, x = net(bits), net(bits, seed=1), data()
+    params = dict(other.named_parameters())
+    loss = lambda params, x: torch.func.functional_call(model, params, (x,)).square().sum()
+    assert torch.equal(torch.func.functional_call(model, params, (x,)), other(x))
+    floats = {name: p.detach().dequantize() for name, p in params.items()}
+    torch.testing.assert_close(loss(floats, x), loss(params, x))
+    expected = dict(zip(params, gradients(other, other(x).square().sum()), strict=True))
+    found = torch.func.grad(loss)(params, x)
+    torch.testing.assert_close(found, expected)
+    assert all(type(g) is torch.Tensor for g in found.values())
+    detached = {name: p.detach() for name, p in params.items()}
+    rows = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(detached, x[:, None])
+    for i in range(len(x)):
+        one = torch.func.grad(loss)(detached, x[i : i + 1])
+        torch.testing.assert_close({name: g[i] for name, g in rows.items()}, one)
+
+
+@pytest.mark.traces
+@both_widths
+def test_export(bits):
+    model, x = net(bits), data()
+    program = torch.export.export(model, (x,))
+    torch.testing.assert_close(program.module()(x), model(x))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    torch.testing.assert_close(torch.export.load(buffer).module()(x), model(x))
+
+
+# Averages
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"multi_avg_fn": get_ema_multi_avg_fn(0.999)},
+        {"multi_avg_fn": get_swa_multi_avg_fn()},
+        {"avg_fn": lambda average, p, n: average + (p - average) / (n + 1)},
+    ],
+)
+def test_averages_are_float_and_exact(kwargs):
+    """Of an unwrapped copy: on a ladder, an average that moves by less than half a rung would not move at all."""
+    model = net(bits=4)
+    averaged = AveragedModel(lognet.unwrap(copy.deepcopy(model)), **kwargs)
+    assert all(type(p) is nn.Parameter for p in averaged.module.parameters())
+    dense = lognet.unwrap(copy.deepcopy(model))
+    reference = AveragedModel(dense, **kwargs)
+    optimizer = Madam(model.parameters(), lr=0.05)
+    for _ in range(10):
+        gradients(model, model(data()).square().sum())
+        optimizer.step()
+        with torch.no_grad():
+            for p, q in zip(model.parameters(), dense.parameters(), strict=True):
+                q.copy_(p)
+        averaged.update_parameters(model)
+        reference.update_parameters(dense)
+    for p, q, start in zip(*(m.parameters() for m in (averaged.module, reference.module, model)), strict=True):
+        torch.testing.assert_close(p, q)
+        assert not torch.equal(p, start)
+
+
+# The table
+
+
+def test_the_tests_that_the_guide_names_exist():
+    rows = re.findall(r"^\| .+ \| `(tests/[\w/]+\.py)`: (.+) \|$", (ROOT / "docs/pytorch.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 20
+    for path, names in rows:
+        source = (ROOT / path).read_text()
+        for name in re.findall(r"`(\w+)`", names):
+            assert f"def test_{name}(" in source, f"{path}: test_{name}"
