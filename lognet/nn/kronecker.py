@@ -222,6 +222,19 @@ def _projected(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return F.pad(u, (0, rank - rank_there)), F.pad(v.T, (0, 0, 0, rank - rank_there))
 
 
+def multiply_adds(factors: Sequence[Tensor], inputs: int, impl: str = "auto") -> int:
+    """Multiply-adds of `kronecker_linear` with these factors and so many inputs, in the form that it takes.
+
+    >>> a = b = torch.ones(1, 32, 32)  # 1024 x 1024: contracted
+    >>> multiply_adds((a, b), inputs=1)
+    65536
+    """
+    sizes = _shape(factors)
+    if choose(impl, sizes, inputs) == "contract":
+        return inputs * min(sizes.b_first, sizes.a_first)[0]
+    return sizes.build_macs + inputs * sizes.entries
+
+
 def check_factors(factors: Sequence[Tensor]) -> None:
     """Raise ValueError unless there are two or more (rank, rows, columns) factors of one rank."""
     shapes = [tuple(f.shape) for f in factors]

@@ -24,10 +24,3 @@ def test_models_are_compared_in_one_command(tmp_path):
     assert {row["task"] for row in rows} == {"digits", "digits/M2R", "digits/H", "text", "text/M2R", "text/H"}
     assert "Models of digits compared" in (out / "report.html").read_text()
     assert sweep(*words, "--model", "R", "M2R", "H")[1] == stdout
-
-
-def test_an_unknown_model(tmp_path):
-    code, stdout, stderr = sweep("--model", "Q", "--out", tmp_path / "sweep")
-    assert (code, stdout) == (2, "")
-    assert stderr == "lognet sweep: error: unknown model 'Q'; the models are R, C, H, M2R, M4R, M2C, D2, D4\n"
-    assert not (tmp_path / "sweep").exists()
