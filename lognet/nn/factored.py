@@ -22,8 +22,8 @@ from .sizes import check_count
 def to_log_parameters(module: nn.Module, bits: int | None) -> None:
     """Make every float parameter of a module a LogTensor parameter of `bits` bits; None leaves it as it is.
 
-    Exact zeros among other values (a rule taken from an algebra) get a mask and stay zero; an all-zero parameter
-    starts on the ladder's last rung. Shared parameters stay shared.
+    Structural zeros stay zero (`mask_structural_zeros`); an all-zero parameter starts on the ladder's last rung. Shared
+    parameters stay shared.
     """
     if bits is None:
         return
@@ -36,11 +36,20 @@ def to_log_parameters(module: nn.Module, bits: int | None) -> None:
                 raise ValueError(f"bits={bits} needs values to quantise, and {name} is on the meta device")
             if id(p) not in made:
                 log = LogTensor.from_float(p, bits=bits, scale=parameter_scale(p))
-                zero = p.detach() == 0
-                if bool(zero.any()) and not bool(zero.all()):
-                    log.set_mask_(~zero)
+                mask_structural_zeros(owner, name, p, log)
                 made[id(p)] = nn.Parameter(log, requires_grad=p.requires_grad)
             setattr(owner, name, made[id(p)])
+
+
+def mask_structural_zeros(owner: nn.Module, name: str, values: Tensor, log: LogTensor) -> None:
+    """Keep zero, by a mask, the exact zeros of a parameter whose module says that they mean something.
+
+    A ladder has no zero. The class attribute `structural_zeros` names such parameters: the rule A of a PHM layer, which
+    may be taken from an algebra. Zeros of one that is zero everywhere are a start and mean nothing.
+    """
+    zero = values.detach() == 0
+    if name in getattr(owner, "structural_zeros", ()) and bool(zero.any()) and not bool(zero.all()):
+        log.set_mask_(~zero)
 
 
 class FactoredLinear(nn.Module):

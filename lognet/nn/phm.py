@@ -77,7 +77,8 @@ class PHMLinear(FactoredLinear):
         train_rule: False keeps A fixed, as a buffer.
         impl: "auto", "materialize" or "contract"; see `lognet.nn.kronecker_linear`.
         bits: None for float parameters, else each is a LogTensor of so many bits. The zeros of a rule taken from an
-            algebra then stay zero (a ladder has none: they are masked); without `bits` they train like the rest.
+            algebra then stay zero (a ladder has none: they are masked), as they do under `lognet.wrap`; in float they
+            are numbers like others.
         device, dtype: as in `torch.nn.Linear`.
 
     Attributes:
@@ -99,6 +100,7 @@ class PHMLinear(FactoredLinear):
     (69632, torch.Size([3, 2048]))
     """
 
+    structural_zeros = ("A",)
     A: Tensor | None
     S: nn.Parameter
 
@@ -168,6 +170,7 @@ class PHMLinear(FactoredLinear):
 class _PHMConv(nn.Module):
     """What the convolutions share; `_convolve` is torch's function for their number of dimensions."""
 
+    structural_zeros = ("A",)
     dimensions: int
     A: Tensor | None
     S: nn.Parameter
