@@ -1,4 +1,4 @@
-"""Whole models with fewer parameters: their linear, embedding, attention and LSTM layers replaced by factored ones."""
+"""Whole models with fewer parameters: their linear, embedding, attention and recurrent layers replaced by factored ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .nn.factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from .nn.phm import PHMLinear
-from .nn.phm_recurrent import PHMLSTM, KroneckerLSTM
+from .nn.phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 from .nn.phm_transformer import KroneckerMultiheadAttention, PHMMultiheadAttention
 from .nn.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
 from .nn.sizes import check_count
@@ -28,7 +28,7 @@ class Factorization(Protocol):
 
 @dataclass(frozen=True)
 class Kronecker:
-    """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention and LSTM layers (Shapeshifter).
+    """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention, LSTM and GRU layers (Shapeshifter).
 
     Args:
         rank: number of terms, at least 1.
@@ -48,12 +48,14 @@ class Kronecker:
             return KroneckerMultiheadAttention(layer.embed_dim, layer.num_heads, self.rank, **_of(layer), **more)
         if isinstance(layer, nn.LSTM):
             return KroneckerLSTM(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
+        if isinstance(layer, nn.GRU):
+            return KroneckerGRU(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
         return None
 
 
 @dataclass(frozen=True)
 class PHM:
-    """PHM layers of dimension `n` for Linear, MultiheadAttention and LSTM layers whose sizes n divides."""
+    """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides."""
 
     n: int
 
@@ -64,6 +66,8 @@ class PHM:
             return PHMMultiheadAttention(layer.embed_dim, layer.num_heads, self.n, **_of(layer), **options)
         if isinstance(layer, nn.LSTM):
             return PHMLSTM(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
+        if isinstance(layer, nn.GRU):
+            return PHMGRU(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
         return None
 
 
@@ -95,6 +99,7 @@ class Word2KetXS:
         return None
 
 
+_KINDS = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM, nn.GRU)
 Key = str | type[nn.Module]
 Spec = Factorization | Mapping[Key, Factorization | None]
 
@@ -143,7 +148,7 @@ class CompressionReport:
 def compress(
     model: nn.Module, spec: Spec, *, from_weights: bool = False, min_parameters: int = 4096
 ) -> tuple[nn.Module, CompressionReport]:
-    """Replace a model's Linear, Embedding, MultiheadAttention and LSTM layers by factored ones, in place.
+    """Replace a model's Linear, Embedding, MultiheadAttention, LSTM and GRU layers by factored ones, in place.
 
     Compress before `lognet.wrap` and before making the optimizer. Layers whose weights are tied (an output layer and
     its embedding) become one factored table that they share; the output layer becomes a `TiedOutput`.
@@ -228,7 +233,7 @@ def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     found: dict[int, list[tuple[str, nn.Module]]] = {}
     inside: set[int] = set()
     for name, module in model.named_modules(remove_duplicate=False):
-        if id(module) in inside or not isinstance(module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM)):
+        if id(module) in inside or not isinstance(module, _KINDS):
             continue
         inside |= {id(child) for child in module.modules()} - {id(module)}
         weight = module.weight if isinstance(module, (nn.Linear, nn.Embedding)) else module
@@ -244,9 +249,9 @@ def _count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _of(layer: nn.MultiheadAttention | nn.LSTM) -> dict[str, Any]:
+def _of(layer: nn.MultiheadAttention | nn.LSTM | nn.GRU) -> dict[str, Any]:
     """The arguments that the replacement takes over, or ValueError for what it does not offer."""
-    if isinstance(layer, nn.LSTM):
+    if isinstance(layer, (nn.LSTM, nn.GRU)):
         if layer.proj_size:
             raise ValueError(f"an LSTM with proj_size={layer.proj_size} has no factored replacement; leave it out")
         names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
@@ -349,23 +354,27 @@ def _attention_pairs(new: Any, old: nn.MultiheadAttention) -> Pairs:
     yield new.out_proj, old.out_proj.weight
 
 
-def _lstm_pairs(new: Any, old: nn.LSTM) -> Pairs:
+def _recurrent_pairs(new: Any, old: nn.LSTM | nn.GRU) -> Pairs:
     suffixes = [
         f"l{k}{reverse}" for k in range(old.num_layers) for reverse in ("", "_reverse")[: 1 + old.bidirectional]
     ]
     for i, suffix in enumerate(suffixes):
         if old.bias:
-            getattr(new, f"bias_ih_{suffix}").copy_(
-                getattr(old, f"bias_ih_{suffix}") + getattr(old, f"bias_hh_{suffix}")
-            )
+            bias_ih, bias_hh = (getattr(old, f"bias_{side}_{suffix}") for side in ("ih", "hh"))
+            if new.hidden_bias:
+                getattr(new, f"bias_hh_{suffix}").copy_(bias_hh)
+            else:
+                bias_ih = bias_ih + bias_hh
+            getattr(new, f"bias_ih_{suffix}").copy_(bias_ih)
         for side, layers in (("ih", new.input_layers), ("hh", new.hidden_layers)):
             gates: Any = layers[i]
-            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(4), strict=True)
+            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(new.gates), strict=True)
 
 
 _PAIRS: dict[type[nn.Module], Callable[..., Pairs]] = {
     nn.Linear: _linear_pairs,
     nn.Embedding: _embedding_pairs,
     nn.MultiheadAttention: _attention_pairs,
-    nn.LSTM: _lstm_pairs,
+    nn.LSTM: _recurrent_pairs,
+    nn.GRU: _recurrent_pairs,
 }

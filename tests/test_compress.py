@@ -10,7 +10,10 @@ from torch import nn
 import lognet
 from lognet import PHM, Kronecker, LogTensor, LowRank, Word2KetXS, compress
 from lognet.nn import (
+    PHMGRU,
+    PHMLSTM,
     KroneckerEmbedding,
+    KroneckerGRU,
     KroneckerLinear,
     KroneckerLSTM,
     KroneckerMultiheadAttention,
@@ -143,6 +146,36 @@ def test_full_rank_from_weights_is_exact(bias, dtype):
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     torch.testing.assert_close(compressed(INDEX), expected, rtol=tolerance, atol=tolerance)
     compressed(INDEX).sum().backward()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gru_from_weights_is_exact_where_the_rank_suffices(bias):
+    gru = nn.GRU(6, 8, num_layers=2, bias=bias, batch_first=True, bidirectional=True).double()
+    x, h = torch.randn(3, 5, 6, dtype=torch.float64), torch.randn(4, 3, 8, dtype=torch.float64)
+    expected = gru(x, h)
+    ours, report = compress(copy.deepcopy(gru), Kronecker(64), from_weights=True, min_parameters=0)
+    assert isinstance(ours, KroneckerGRU)
+    assert report.layers[0].error < 1e-12
+    for a, b in zip(ours(x, h), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="layer : n=4 must divide input_size=6"):
+        compress(copy.deepcopy(gru), PHM(4), min_parameters=0)
+    with pytest.raises(ValueError, match=r"layer 0: LowRank\(rank=2\) has no replacement for GRU"):
+        compress(nn.Sequential(gru), {"0": LowRank(2)})
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_of_phm_take_over_biases(make):
+    old = make(8, 12, bidirectional=True)
+    new, report = compress(copy.deepcopy(old), PHM(4), min_parameters=0)
+    assert isinstance(new, PHMGRU if make is nn.GRU else PHMLSTM)
+    assert report.after == sum(p.numel() for p in new.parameters()) < report.before
+    total = old.bias_ih_l0_reverse + old.bias_hh_l0_reverse
+    if make is nn.GRU:
+        assert torch.equal(new.bias_hh_l0_reverse, old.bias_hh_l0_reverse)
+        total = old.bias_ih_l0_reverse
+    assert torch.equal(new.bias_ih_l0_reverse, total)
+    lognet.wrap(new, bits=8)(torch.randn(4, 2, 8))[0].sum().backward()
 
 
 def test_low_rank_and_phm_from_weights():

@@ -19,11 +19,11 @@ from .conv import (
     AlgebraConvTranspose3d,
 )
 from .factored import FactoredEmbedding, FactoredLinear, TiedOutput
+from .factored_recurrent import FactoredRNN
 from .kronecker import multiply_adds
 from .linear import AlgebraLinear
 from .norm import AlgebraWhitening
 from .phm import PHMConv1d, PHMConv2d
-from .phm_recurrent import FactoredRNN
 from .phm_transformer import FactoredMultiheadAttention
 from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 
