@@ -69,7 +69,8 @@ def test_totals_on_the_layers_of_t5_small(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals_on_hugging_face_s_t5_small(name):
-    transformers = pytest.importorskip("transformers")
+    import transformers  # the extra `clients`, which `make test` installs
+
     spec, total = TOTALS[name]
     config = transformers.T5Config(
         vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_decoder_layers=6, num_heads=8
@@ -83,7 +84,8 @@ def test_totals_on_hugging_face_s_t5_small(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", [None, 8])
 def test_hugging_face_s_t5_trains_and_generates(bits):
-    transformers = pytest.importorskip("transformers")
+    import transformers  # the extra `clients`, which `make test` installs
+
     config = transformers.T5Config(
         vocab_size=200,
         d_model=32,
