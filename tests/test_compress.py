@@ -305,3 +305,29 @@ def test_errors_change_nothing():
     with pytest.raises(ValueError, match="add_bias_kv or add_zero_attn"):
         compress(nn.MultiheadAttention(64, 4, add_bias_kv=True), Kronecker(2))
     assert unchanged()
+
+
+def test_what_would_be_lost_is_refused():
+    make = lambda: nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 64))
+    for spec in (Kronecker, None, 16):
+        with pytest.raises(TypeError, match="spec takes Kronecker, PHM, LowRank, Word2KetXS"):
+            compress(make(), spec)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+        compress("model", Kronecker(2))
+    with pytest.raises(ValueError, match="layer 0: weight is a LogTensor; compress before lognet.wrap"):
+        compress(lognet.wrap(make()), Kronecker(2))
+    model = make()
+    with torch.no_grad():
+        model[1].weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="layer 1: weight must be finite"):
+        compress(model, Kronecker(2), from_weights=True)
+    assert type(model[0]) is nn.Embedding
+    for options in ({"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}):
+        with pytest.raises(ValueError, match=f"an embedding with {next(iter(options))}="):
+            compress(nn.Embedding(100, 64, **options), Kronecker(2))
+
+
+def test_frozen_layers_stay_frozen():
+    model = nn.Sequential(nn.Linear(64, 64).requires_grad_(False), nn.Linear(64, 64))
+    compress(model, Kronecker(2))
+    assert [p.requires_grad for p in model.parameters()] == [False] * 3 + [True] * 3

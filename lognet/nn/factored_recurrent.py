@@ -135,6 +135,9 @@ class FactoredRNN(nn.Module):
         shape = (self.num_layers * self._directions, batch, self.hidden_size)
         if hx is None:
             return tuple(data.new_zeros(shape) for _ in range(self.states))
+        if not isinstance(hx, (tuple, list)) or len(hx) != self.states or not all(isinstance(h, Tensor) for h in hx):
+            wanted = "one tensor" if self.states == 1 else f"a tuple of {self.states} tensors"
+            raise TypeError(f"hx must be {wanted}, the state that the layer returns")
         hx = tuple(h.unsqueeze(1) for h in hx) if unbatched else hx
         for h in hx:
             if tuple(h.shape) != shape:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import memory
-from ..compress import PHM, Kronecker, LowRank, Word2KetXS, compress
+from ..compress import compress
+from ..factorizations import PHM, Kronecker, LowRank, Word2KetXS
 from ..log_tensor import LogTensor
 from ..nn import algebraize, flops
 from ..optim import Madam

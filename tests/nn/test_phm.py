@@ -284,3 +284,27 @@ def test_errors():
     with pytest.raises(ValueError, match="bits=8 needs values to quantise, and A is on the meta device"):
         PHMLinear(8, 8, 2, bits=8, device="meta")
     assert PHMLinear(8, 8, 2, device="meta")(torch.zeros(3, 8, device="meta")).shape == (3, 8)
+
+
+def test_rules_of_other_types():
+    with pytest.raises(TypeError, match=r"a tensor of shape \(n, n, n\), got list"):
+        PHMLinear(4, 4, 2, rule=[1])
+    with pytest.raises(ValueError, match="rule is a parameter of torch.float64 in a layer of torch.float32"):
+        PHMLinear(4, 4, 2, rule=nn.Parameter(torch.ones(2, 2, 2, dtype=torch.float64)))
+    for train in (True, False):
+        rule = torch.ones(2, 2, 2, dtype=torch.long)
+        layer = PHMLinear(4, 4, 2, rule=rule, train_rule=train, dtype=torch.float64)
+        assert layer.A.dtype == torch.float64
+        layer(torch.randn(3, 4, dtype=torch.float64))
+
+
+def test_sizes_of_n_1_and_of_convolutions():
+    with pytest.raises(ValueError, match=r"x must have in_features=8 as its last size, got shape \(3, 9\)"):
+        PHMLinear(8, 8, 1)(torch.randn(3, 9))
+    with pytest.raises(ValueError, match="kernel_size must be at least 1, got 0"):
+        PHMConv2d(8, 8, 0, n=4)
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        PHMConv1d(8, 8, 3, n=4, stride=0)
+    for options in ({"padding": "sme"}, {"padding": "same", "stride": 2}):
+        with pytest.raises(ValueError, match="padding must be 'valid', or 'same' at stride 1, or numbers"):
+            PHMConv2d(8, 8, 3, n=4, **options)

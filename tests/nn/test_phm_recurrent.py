@@ -222,3 +222,13 @@ def test_errors():
         ours(torch.zeros(4))
     with pytest.raises(ValueError, match=r"hx must have shape \(1, 2, 8\)"):
         ours(torch.zeros(3, 2, 4), (torch.zeros(1, 3, 8), torch.zeros(1, 3, 8)))
+
+
+def test_states_of_another_form():
+    lstm, gru, x, h = PHMLSTM(4, 8, 2), PHMGRU(4, 8, 2), torch.randn(3, 2, 4), torch.randn(1, 2, 8)
+    for state in ((h,), h, (h, None)):
+        with pytest.raises(TypeError, match="hx must be a tuple of 2 tensors"):
+            lstm(x, state)
+    with pytest.raises(TypeError, match="hx must be one tensor"):
+        gru(x, (h,))
+    lstm(x, [h, h])
