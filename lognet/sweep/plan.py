@@ -136,12 +136,10 @@ def find_task(name: str) -> Task:
         raise SweepError(f"{name!r} is not how a task is written; it is {task_name(base, str(variant))!r}")
     if name == base:
         return task
-    return replace(
-        task,
-        name=name,
-        title=f"{task.title}, {variant.title}",
-        model=variant.settings(task.model, task.parts),
-    )
+    model, title = variant.settings(task.model, task.parts), f"{task.title}, {variant.title}"
+    if variant.width is None and model["width"] != task.model["width"]:
+        title += f", {model['width']} wide"
+    return replace(task, name=name, title=title, model=model)
 
 
 def is_task(name: Any) -> bool:

@@ -9,15 +9,17 @@ output layer a Kronecker sum of rank r, ``Lr`` makes all of them low rank.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..nn import Algebra
 from .errors import SweepError
 
 REAL = "R"
-ALGEBRAS = ("C", "H", "M2R", "M4R", "M2C", "D2", "D4")
-"""The algebras whose tuples divide the widths of every task's network."""
+ALGEBRAS = ("C", "H", "M2R", "M3R", "M4R", "M2C", "D2", "D3", "D4")
+"""The algebras of whose layers the networks can be built."""
 
 FORMS = f"LAYERS[@WIDTH[xDEPTH]][+TABLES], LAYERS being {REAL}, {', '.join(ALGEBRAS)}, PHMn, Kr or Lr, TABLES XSr or Lr"
 """What a model may be, for messages."""
@@ -115,7 +117,7 @@ class Variant:
             [pattern, class in `lognet`, numbers...].
 
         Raises:
-            SweepError: the network has no such parts, or no depth.
+            SweepError: the network has no such parts or no depth, or tuples do not divide its width.
         """
         settings = dict(own)
         if self.width is not None:
@@ -126,6 +128,9 @@ class Variant:
             settings["layers"] = self.depth
         if self.family == "algebra":
             settings["algebra"] = self.layers
+            settings["width"] = _whole_tuples(settings["width"], self.layers, own.get("heads", 1))
+            if self.width not in (None, settings["width"]):
+                raise SweepError(f"model {self}: this width is not one of whole tuples; use @{settings['width']}")
         factors = self._factors(parts)
         if factors and not parts:
             raise SweepError(f"model {self}: this network has no parts to factorise; it is for the task text")
@@ -142,6 +147,12 @@ class Variant:
             rules.append(("embeddings", ["Word2KetXS", 2, rank] if xs else ["LowRank", rank]))
             rules.append(("output", ["Kronecker" if xs else "LowRank", rank]))
         return [[pattern, *rule] for part, rule in rules for pattern in parts.get(part, [""])]
+
+
+def _whole_tuples(width: int, algebra: str, heads: int) -> int:
+    """The real width nearest to another that tuples, and the heads of an attention, divide."""
+    unit = math.lcm(Algebra(algebra).size, heads)
+    return max(1, round(width / unit)) * unit
 
 
 def _number(word: str) -> int:

@@ -108,6 +108,7 @@ def test_the_same_seed_gives_the_same_network(text):
         (["--tasks", "digits", "--model", "R@32x1"], "model R@32x1: this network has no depth to choose; leave x1 out"),
         (["--tasks", "text", "--model", "R", "PHM3"], "the model of text/PHM3 cannot be built: layer blocks.0.qkv: n=3 must"),
         (["--tasks", "text", "--model", "R@30"], "text/R@30 cannot be built: width=30 must be a multiple of heads=4; use 32"),
+        (["--tasks", "text", "--model", "M3R@64"], "model M3R@64: this width is not one of whole tuples; use @72"),
         (["--model", "K0"], "unknown model 'K0'; a model is LAYERS[@WIDTH[xDEPTH]][+TABLES], LAYERS being R, C,"),
     ],
 )  # fmt: skip
