@@ -21,10 +21,10 @@ help:  ## this list
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
 
-test: $(VENV)/.installed  ## the test suite, without what is marked slow
+test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed  ## only what is marked slow (many minutes)
+test-slow: $(VENV)/.clients  ## only what is marked slow (many minutes)
 	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)
 
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
@@ -53,4 +53,9 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@test -e $@ || "$(PYTHON)" -m venv --clear $(VENV)
 	@rm -f $@
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
+	@touch $@
+
+# What only the tests need, on top.
+$(VENV)/.clients: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients]"
 	@touch $@

@@ -14,7 +14,8 @@ from . import nn as nn
 from . import optim as optim
 from . import quant as quant
 from .checkpoint import load, save
-from .compress import PHM, Kronecker, LowRank, Word2KetXS, compress
+from .compress import compress
+from .factorizations import PHM, Kronecker, LowRank, Word2KetXS
 from .log_tensor import LogTensor
 from .memory import held_bytes
 from .quant import LogFormat

@@ -1,100 +1,23 @@
-"""Whole models with fewer parameters: their linear, embedding, attention and LSTM layers replaced by factored ones."""
+"""Whole models with fewer parameters: their linear, embedding, attention and recurrent layers replaced by factored ones."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .factorizations import Factorization
+from .log_storage import check_finite
+from .log_tensor import LogTensor
 from .nn.factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from .nn.phm import PHMLinear
-from .nn.phm_recurrent import PHMLSTM, KroneckerLSTM
-from .nn.phm_transformer import KroneckerMultiheadAttention, PHMMultiheadAttention
-from .nn.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
 from .nn.sizes import check_count
-from .nn.word2ket import Word2KetXSEmbedding
 
-
-class Factorization(Protocol):
-    """What a rule of `compress` names: for each kind of layer its replacement, or None where there is none."""
-
-    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """A new layer for a torch layer; `options` are device and dtype."""
-
-
-@dataclass(frozen=True)
-class Kronecker:
-    """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention and LSTM layers (Shapeshifter).
-
-    Args:
-        rank: number of terms, at least 1.
-        sizes: "auto", "divisors" or "padded"; see `lognet.nn.factor_shapes`.
-    """
-
-    rank: int
-    sizes: str = "auto"
-
-    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        more: dict[str, Any] = {"sizes": self.sizes, **options}
-        if isinstance(layer, nn.Linear):
-            return KroneckerLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **more)
-        if isinstance(layer, nn.Embedding):
-            return KroneckerEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **more)
-        if isinstance(layer, nn.MultiheadAttention):
-            return KroneckerMultiheadAttention(layer.embed_dim, layer.num_heads, self.rank, **_of(layer), **more)
-        if isinstance(layer, nn.LSTM):
-            return KroneckerLSTM(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
-        return None
-
-
-@dataclass(frozen=True)
-class PHM:
-    """PHM layers of dimension `n` for Linear, MultiheadAttention and LSTM layers whose sizes n divides."""
-
-    n: int
-
-    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        if isinstance(layer, nn.Linear):
-            return PHMLinear(layer.in_features, layer.out_features, self.n, layer.bias is not None, **options)
-        if isinstance(layer, nn.MultiheadAttention):
-            return PHMMultiheadAttention(layer.embed_dim, layer.num_heads, self.n, **_of(layer), **options)
-        if isinstance(layer, nn.LSTM):
-            return PHMLSTM(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
-        return None
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline."""
-
-    rank: int
-
-    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        if isinstance(layer, nn.Linear):
-            return LowRankLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **options)
-        if isinstance(layer, nn.Embedding):
-            return LowRankEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **options)
-        return None
-
-
-@dataclass(frozen=True)
-class Word2KetXS:
-    """word2ketXS for Embedding layers."""
-
-    order: int
-    rank: int
-
-    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        if isinstance(layer, nn.Embedding):
-            sizes = (layer.num_embeddings, layer.embedding_dim, self.order, self.rank)
-            return Word2KetXSEmbedding(*sizes, padding_idx=layer.padding_idx, **options)
-        return None
-
-
+_KINDS = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM, nn.GRU)
 Key = str | type[nn.Module]
 Spec = Factorization | Mapping[Key, Factorization | None]
 
@@ -143,7 +66,7 @@ class CompressionReport:
 def compress(
     model: nn.Module, spec: Spec, *, from_weights: bool = False, min_parameters: int = 4096
 ) -> tuple[nn.Module, CompressionReport]:
-    """Replace a model's Linear, Embedding, MultiheadAttention and LSTM layers by factored ones, in place.
+    """Replace a model's Linear, Embedding, MultiheadAttention, LSTM and GRU layers by factored ones, in place.
 
     Compress before `lognet.wrap` and before making the optimizer. Layers whose weights are tied (an output layer and
     its embedding) become one factored table that they share; the output layer becomes a `TiedOutput`.
@@ -156,7 +79,7 @@ def compress(
         from_weights: start from the trained weights: every matrix becomes the nearest one of its new form, by a
             truncated singular value decomposition (the result is exact where the rank suffices). Default: draw new
             factors, as the thesis does, such that every matrix has the root mean square of the one before. Biases
-            stay in both cases.
+            stay in both cases; all parameters of a new layer have the requires_grad of the old weight.
         min_parameters: layers with a smaller weight are left alone, unless a pattern of the spec names them exactly.
 
     Returns:
@@ -165,16 +88,20 @@ def compress(
     Raises:
         ValueError: a pattern that matches no layer, an entry that has no replacement for a layer that it names, sizes
             that n does not divide, an LSTM with proj_size, an attention with add_bias_kv or add_zero_attn, a
-            higher-order Word2KetXS with from_weights. Nothing is changed then.
+            higher-order Word2KetXS with from_weights, an embedding with max_norm, sparse or scale_grad_by_freq, NaN or
+            infinity in a weight, LogTensor parameters. Nothing is changed then.
         TypeError: a spec of another kind.
 
     Source: "Shapeshifter", section 4.3 (replace); Van Loan and Pitsianis 1993 (nearest sums).
 
+    >>> from lognet import PHM, Kronecker
     >>> model = nn.Sequential(nn.Embedding(1000, 64), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
     >>> model, report = compress(model, {nn.Embedding: Kronecker(rank=8), nn.Linear: PHM(n=4)})
     >>> report.before, report.after, [layer.kind for layer in report.layers]
     (97088, 12736, ['KroneckerEmbedding', 'PHMLinear', 'PHMLinear'])
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     rules = _rules(spec)
     check_count("min_parameters", min_parameters, least=0)
     before = _count(model)
@@ -210,11 +137,13 @@ def compress(
 
 def _rules(spec: Spec) -> list[tuple[Key, Factorization | None]]:
     if not isinstance(spec, Mapping):
+        if not hasattr(spec, "replacement") or isinstance(spec, type):
+            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or a mapping to them, got {spec!r}")
         spec = {"*": spec}
     for key, rule in spec.items():
         if not isinstance(key, str) and not (isinstance(key, type) and issubclass(key, nn.Module)):
             raise TypeError(f"spec takes fnmatch patterns and torch.nn.Module classes as keys, got {key!r}")
-        if rule is not None and not hasattr(rule, "replacement"):
+        if rule is not None and (not hasattr(rule, "replacement") or isinstance(rule, type)):
             raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or None, got {rule!r}")
     return list(spec.items())
 
@@ -228,7 +157,7 @@ def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     found: dict[int, list[tuple[str, nn.Module]]] = {}
     inside: set[int] = set()
     for name, module in model.named_modules(remove_duplicate=False):
-        if id(module) in inside or not isinstance(module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM)):
+        if id(module) in inside or not isinstance(module, _KINDS):
             continue
         inside |= {id(child) for child in module.modules()} - {id(module)}
         weight = module.weight if isinstance(module, (nn.Linear, nn.Embedding)) else module
@@ -244,33 +173,33 @@ def _count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _of(layer: nn.MultiheadAttention | nn.LSTM) -> dict[str, Any]:
-    """The arguments that the replacement takes over, or ValueError for what it does not offer."""
-    if isinstance(layer, nn.LSTM):
-        if layer.proj_size:
-            raise ValueError(f"an LSTM with proj_size={layer.proj_size} has no factored replacement; leave it out")
-        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-        return {name: getattr(layer, name) for name in names}
-    if layer.bias_k is not None or layer.add_zero_attn:
-        raise ValueError("an attention with add_bias_kv or add_zero_attn has no factored replacement; leave it out")
-    return {
-        "dropout": layer.dropout,
-        "bias": layer.in_proj_bias is not None,
-        "kdim": layer.kdim,
-        "vdim": layer.vdim,
-        "batch_first": layer.batch_first,
-    }
-
-
 def _make(name: str, layer: nn.Module, rule: Factorization, named: bool) -> nn.Module | None:
     weight = next(layer.parameters())
+    _check_layer(name, layer)
     try:
         new = rule.replacement(layer, {"device": weight.device, "dtype": weight.dtype})
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from None
     if new is None and named:
         raise ValueError(f"layer {name}: {rule} has no replacement for {type(layer).__name__}; give another, or None")
-    return None if new is None else new.train(layer.training)
+    return None if new is None else new.train(layer.training).requires_grad_(weight.requires_grad)
+
+
+def _check_layer(name: str, layer: nn.Module) -> None:
+    """Raise ValueError for what a replacement would silently leave behind."""
+    for parameter, p in layer.named_parameters():
+        if isinstance(p, LogTensor):
+            raise ValueError(
+                f"layer {name}: {parameter} is a LogTensor; compress before lognet.wrap, or lognet.unwrap first"
+            )
+        if not p.is_meta:
+            check_finite(p.detach(), f"layer {name}: {parameter}")
+    for option in ("max_norm", "sparse", "scale_grad_by_freq"):
+        if getattr(layer, option, None):
+            value = getattr(layer, option)
+            raise ValueError(
+                f"layer {name}: an embedding with {option}={value} has no factored replacement; leave it out"
+            )
 
 
 def _shared(new: nn.Module, layer: nn.Module) -> nn.Module:
@@ -349,23 +278,27 @@ def _attention_pairs(new: Any, old: nn.MultiheadAttention) -> Pairs:
     yield new.out_proj, old.out_proj.weight
 
 
-def _lstm_pairs(new: Any, old: nn.LSTM) -> Pairs:
+def _recurrent_pairs(new: Any, old: nn.LSTM | nn.GRU) -> Pairs:
     suffixes = [
         f"l{k}{reverse}" for k in range(old.num_layers) for reverse in ("", "_reverse")[: 1 + old.bidirectional]
     ]
     for i, suffix in enumerate(suffixes):
         if old.bias:
-            getattr(new, f"bias_ih_{suffix}").copy_(
-                getattr(old, f"bias_ih_{suffix}") + getattr(old, f"bias_hh_{suffix}")
-            )
+            bias_ih, bias_hh = (getattr(old, f"bias_{side}_{suffix}") for side in ("ih", "hh"))
+            if new.hidden_bias:
+                getattr(new, f"bias_hh_{suffix}").copy_(bias_hh)
+            else:
+                bias_ih = bias_ih + bias_hh
+            getattr(new, f"bias_ih_{suffix}").copy_(bias_ih)
         for side, layers in (("ih", new.input_layers), ("hh", new.hidden_layers)):
             gates: Any = layers[i]
-            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(4), strict=True)
+            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(new.gates), strict=True)
 
 
 _PAIRS: dict[type[nn.Module], Callable[..., Pairs]] = {
     nn.Linear: _linear_pairs,
     nn.Embedding: _embedding_pairs,
     nn.MultiheadAttention: _attention_pairs,
-    nn.LSTM: _lstm_pairs,
+    nn.LSTM: _recurrent_pairs,
+    nn.GRU: _recurrent_pairs,
 }

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from .log_storage import check_finite
 from .log_tensor import LogTensor
+from .nn.factored import mask_structural_zeros
 from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
@@ -63,7 +64,8 @@ def wrap(
             argument out of bounds. Nothing is changed then.
         TypeError: a complex parameter or an argument of the wrong type.
 
-    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row. A warning says
+    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row, and so do the
+    zeros of a PHM layer's rule taken from an algebra. A warning says
     if an optimizer already holds parameters of the model: it would go on moving the old ones.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
@@ -96,7 +98,7 @@ def wrap(
             tensor = _quantized(slot, ladder.format_of(model, names), p_scale, init, mix64(seed, len(made)))
             if id(slot.tensor) in keys:
                 draw_signs_(tensor, keys[id(slot.tensor)])
-            _mask_padding(slot.tensor, names, tensor)
+            _mask_zeros(slot.tensor, names, tensor)
             made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
     _replace(model, chosen, made)
     return model
@@ -288,9 +290,10 @@ def _quantized(slot: _Slot, format: LogFormat, p_scale: float, init: str, key: i
         raise ValueError(f"parameter {slot.name}: {error}") from None
 
 
-def _mask_padding(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
-    """Keep the zero padding row of an embedding zero, also where a linear layer shares the weight."""
+def _mask_zeros(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
+    """Keep the zero padding row of an embedding zero, also where a linear layer shares the weight, and a rule's zeros."""
     for slot in names:
+        mask_structural_zeros(slot.owner, slot.attribute, old, new)
         padding = slot.owner.padding_idx if isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)) else None
         padding = padding if slot.attribute == "weight" else None  # not of what a subclass adds
         if padding is not None and not bool(old.detach()[padding].any()):

@@ -10,7 +10,10 @@ from torch import nn
 import lognet
 from lognet import PHM, Kronecker, LogTensor, LowRank, Word2KetXS, compress
 from lognet.nn import (
+    PHMGRU,
+    PHMLSTM,
     KroneckerEmbedding,
+    KroneckerGRU,
     KroneckerLinear,
     KroneckerLSTM,
     KroneckerMultiheadAttention,
@@ -66,7 +69,8 @@ def test_totals_on_the_layers_of_t5_small(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals_on_hugging_face_s_t5_small(name):
-    transformers = pytest.importorskip("transformers")
+    import transformers  # the extra `clients`, which `make test` installs
+
     spec, total = TOTALS[name]
     config = transformers.T5Config(
         vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_decoder_layers=6, num_heads=8
@@ -80,7 +84,8 @@ def test_totals_on_hugging_face_s_t5_small(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", [None, 8])
 def test_hugging_face_s_t5_trains_and_generates(bits):
-    transformers = pytest.importorskip("transformers")
+    import transformers  # the extra `clients`, which `make test` installs
+
     config = transformers.T5Config(
         vocab_size=200,
         d_model=32,
@@ -143,6 +148,36 @@ def test_full_rank_from_weights_is_exact(bias, dtype):
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     torch.testing.assert_close(compressed(INDEX), expected, rtol=tolerance, atol=tolerance)
     compressed(INDEX).sum().backward()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gru_from_weights_is_exact_where_the_rank_suffices(bias):
+    gru = nn.GRU(6, 8, num_layers=2, bias=bias, batch_first=True, bidirectional=True).double()
+    x, h = torch.randn(3, 5, 6, dtype=torch.float64), torch.randn(4, 3, 8, dtype=torch.float64)
+    expected = gru(x, h)
+    ours, report = compress(copy.deepcopy(gru), Kronecker(64), from_weights=True, min_parameters=0)
+    assert isinstance(ours, KroneckerGRU)
+    assert report.layers[0].error < 1e-12
+    for a, b in zip(ours(x, h), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="layer : n=4 must divide input_size=6"):
+        compress(copy.deepcopy(gru), PHM(4), min_parameters=0)
+    with pytest.raises(ValueError, match=r"layer 0: LowRank\(rank=2\) has no replacement for GRU"):
+        compress(nn.Sequential(gru), {"0": LowRank(2)})
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_of_phm_take_over_biases(make):
+    old = make(8, 12, bidirectional=True)
+    new, report = compress(copy.deepcopy(old), PHM(4), min_parameters=0)
+    assert isinstance(new, PHMGRU if make is nn.GRU else PHMLSTM)
+    assert report.after == sum(p.numel() for p in new.parameters()) < report.before
+    total = old.bias_ih_l0_reverse + old.bias_hh_l0_reverse
+    if make is nn.GRU:
+        assert torch.equal(new.bias_hh_l0_reverse, old.bias_hh_l0_reverse)
+        total = old.bias_ih_l0_reverse
+    assert torch.equal(new.bias_ih_l0_reverse, total)
+    lognet.wrap(new, bits=8)(torch.randn(4, 2, 8))[0].sum().backward()
 
 
 def test_low_rank_and_phm_from_weights():
@@ -270,3 +305,29 @@ def test_errors_change_nothing():
     with pytest.raises(ValueError, match="add_bias_kv or add_zero_attn"):
         compress(nn.MultiheadAttention(64, 4, add_bias_kv=True), Kronecker(2))
     assert unchanged()
+
+
+def test_what_would_be_lost_is_refused():
+    make = lambda: nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 64))
+    for spec in (Kronecker, None, 16):
+        with pytest.raises(TypeError, match="spec takes Kronecker, PHM, LowRank, Word2KetXS"):
+            compress(make(), spec)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+        compress("model", Kronecker(2))
+    with pytest.raises(ValueError, match="layer 0: weight is a LogTensor; compress before lognet.wrap"):
+        compress(lognet.wrap(make()), Kronecker(2))
+    model = make()
+    with torch.no_grad():
+        model[1].weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="layer 1: weight must be finite"):
+        compress(model, Kronecker(2), from_weights=True)
+    assert type(model[0]) is nn.Embedding
+    for options in ({"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}):
+        with pytest.raises(ValueError, match=f"an embedding with {next(iter(options))}="):
+            compress(nn.Embedding(100, 64, **options), Kronecker(2))
+
+
+def test_frozen_layers_stay_frozen():
+    model = nn.Sequential(nn.Linear(64, 64).requires_grad_(False), nn.Linear(64, 64))
+    compress(model, Kronecker(2))
+    assert [p.requires_grad for p in model.parameters()] == [False] * 3 + [True] * 3

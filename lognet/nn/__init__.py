@@ -23,7 +23,7 @@ from .kronecker import kronecker_linear, kronecker_rows, kronecker_sum, nearest_
 from .linear import AlgebraLinear, algebra_linear
 from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
 from .phm import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
-from .phm_recurrent import PHMGRU, PHMLSTM, KroneckerLSTM
+from .phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 from .phm_transformer import (
     KroneckerMultiheadAttention,
     PHMMultiheadAttention,
@@ -66,6 +66,7 @@ __all__ = [
     "FactoredLinear",
     "Flops",
     "KroneckerEmbedding",
+    "KroneckerGRU",
     "KroneckerLSTM",
     "KroneckerLinear",
     "KroneckerMultiheadAttention",

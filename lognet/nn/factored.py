@@ -15,15 +15,15 @@ from ..autograd import dense, recomputed
 from ..log_tensor import LogTensor
 from ..quant.log_format import parameter_scale
 from .cost import check_impl
-from .kronecker import kronecker_linear, kronecker_rows, kronecker_sum
-from .sizes import check_count
+from .kronecker import check_input, kronecker_linear, kronecker_rows, kronecker_sum, plus_bias
+from .sizes import check_count, check_padding_idx
 
 
 def to_log_parameters(module: nn.Module, bits: int | None) -> None:
     """Make every float parameter of a module a LogTensor parameter of `bits` bits; None leaves it as it is.
 
-    Exact zeros among other values (a rule taken from an algebra) get a mask and stay zero; an all-zero parameter
-    starts on the ladder's last rung. Shared parameters stay shared.
+    Structural zeros stay zero (`mask_structural_zeros`); an all-zero parameter starts on the ladder's last rung. Shared
+    parameters stay shared.
     """
     if bits is None:
         return
@@ -36,11 +36,20 @@ def to_log_parameters(module: nn.Module, bits: int | None) -> None:
                 raise ValueError(f"bits={bits} needs values to quantise, and {name} is on the meta device")
             if id(p) not in made:
                 log = LogTensor.from_float(p, bits=bits, scale=parameter_scale(p))
-                zero = p.detach() == 0
-                if bool(zero.any()) and not bool(zero.all()):
-                    log.set_mask_(~zero)
+                mask_structural_zeros(owner, name, p, log)
                 made[id(p)] = nn.Parameter(log, requires_grad=p.requires_grad)
             setattr(owner, name, made[id(p)])
+
+
+def mask_structural_zeros(owner: nn.Module, name: str, values: Tensor, log: LogTensor) -> None:
+    """Keep zero, by a mask, the exact zeros of a parameter whose module says that they mean something.
+
+    A ladder has no zero. The class attribute `structural_zeros` names such parameters: the rule A of a PHM layer, which
+    may be taken from an algebra. Zeros of one that is zero everywhere are a start and mean nothing.
+    """
+    zero = values.detach() == 0
+    if name in getattr(owner, "structural_zeros", ()) and bool(zero.any()) and not bool(zero.all()):
+        log.set_mask_(~zero)
 
 
 class FactoredLinear(nn.Module):
@@ -115,12 +124,7 @@ class FactoredEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings = check_count("num_embeddings", num_embeddings)
         self.embedding_dim = check_count("embedding_dim", embedding_dim)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(
-                f"padding_idx must lie within num_embeddings={num_embeddings}, got {padding_idx};"
-                f" use {-num_embeddings} to {num_embeddings - 1}, or None"
-            )
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.padding_idx = check_padding_idx(padding_idx, num_embeddings)
         self.impl = check_impl(impl)
 
     def factors(self) -> Sequence[Tensor]:
@@ -163,12 +167,13 @@ class FactoredEmbedding(nn.Module):
             input: floating (*, embedding_dim).
             bias: (num_embeddings,) added to the scores, or None.
         """
+        check_input(input, bias, (self.num_embeddings, self.embedding_dim))
         if self.layer_norm:  # rows are no longer linear in the factors: the table is built
             return recomputed(self._normed_logits, input, bias, *self.factors())
         scores = kronecker_linear(input, self.factors(), None, (self.num_embeddings, self.embedding_dim), self.impl)
         if self.padding_idx is not None:
             scores = scores.masked_fill(self._is_padding(scores.device), 0.0)
-        return scores if bias is None else scores + dense(bias)
+        return plus_bias(scores, None if bias is None else dense(bias))
 
     def _normed_logits(self, x: Tensor, bias: Tensor | None, *factors: Tensor) -> Tensor:
         everything = torch.arange(self.num_embeddings, device=x.device)
@@ -220,7 +225,11 @@ class TiedOutput(nn.Module):
 
 def check_index(index: Tensor, num_embeddings: int) -> None:
     """Raise TypeError or IndexError unless `index` holds integers in 0 .. num_embeddings - 1."""
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+    if not isinstance(index, Tensor):
+        raise TypeError(
+            f"input must be an integer tensor of indices, got {type(index).__name__}; use torch.tensor(...)"
+        )
+    if index.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"input must be an integer tensor of indices, got {index.dtype}; use input.long()")
     if torch.compiler.is_compiling() or index.is_meta or index.numel() == 0:
         return

@@ -18,8 +18,13 @@ from .conv import (
     AlgebraConvTranspose2d,
     AlgebraConvTranspose3d,
 )
+from .factored import FactoredEmbedding, FactoredLinear, TiedOutput
+from .factored_recurrent import FactoredRNN
+from .kronecker import multiply_adds
 from .linear import AlgebraLinear
 from .norm import AlgebraWhitening
+from .phm import PHMConv1d, PHMConv2d
+from .phm_transformer import FactoredMultiheadAttention
 from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, AlgebraConv1d, AlgebraConv2d, AlgebraConv3d)
@@ -54,8 +59,9 @@ def flops(model: nn.Module, *inputs: Any, **options: Any) -> Flops:
 
     Counted: linear layers, convolutions, recurrent layers and cells, attention (its scores and averages too) and
     whitening, of torch.nn and of lognet.nn; elementwise work, norms that fold into a neighbour, biases and embeddings
-    are not. A layer over an algebra takes `Algebra.multiplies` for each product of tuples. The count is for the whole
-    batch given: give a batch of one for the paper's numbers.
+    are not. A layer over an algebra takes `Algebra.multiplies` for each product of tuples; a factored layer what it
+    takes in the form that its cost model chooses for the number of inputs, the building of a matrix included. The
+    count is for the whole batch given: give a batch of one for the paper's numbers.
 
     Args:
         model: any module; it runs once, in evaluation, without gradients, and is left as it was.
@@ -113,7 +119,9 @@ def _counter(module: nn.Module) -> Counter | None:
         return _recurrent
     if isinstance(module, _ATTENTION):
         return _attention
-    return _whitening if isinstance(module, AlgebraWhitening) else None
+    if isinstance(module, AlgebraWhitening):
+        return _whitening
+    return next((count for kind, count in _FACTORED.items() if isinstance(module, kind)), None)
 
 
 def _products(weight: Tensor, module: nn.Module) -> int:
@@ -158,6 +166,55 @@ def _attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
 def _whitening(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
     """Whitening and Gamma, which fold into one A x A matrix for each tuple at inference."""
     return output.numel() * module.algebra.size
+
+
+# Factored layers: what the cost model's choice costs for so many inputs, the building of a matrix included.
+
+
+def _factored_linear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    return _factored(module, output.numel() // module.out_features, module.impl)
+
+
+def _factored(linear: Any, inputs: int, impl: str) -> int:
+    if getattr(linear, "A", True) is None:  # PHM of n = 1: a linear layer
+        return inputs * linear.S.numel()
+    return multiply_adds(linear.factors(), inputs, impl)
+
+
+def _tied_output(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    table = module.embedding
+    inputs = output.numel() // table.num_embeddings
+    if isinstance(table, FactoredEmbedding) and not table.layer_norm:
+        return multiply_adds(table.factors(), inputs, table.impl)
+    return inputs * table.num_embeddings * table.embedding_dim
+
+
+def _factored_rnn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+    x = _first(args, kwargs)
+    x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
+    linears = [layer for layer in module.modules() if isinstance(layer, FactoredLinear)]
+    return sum(_factored(layer, x.numel() // x.shape[-1], module.impl) for layer in linears)
+
+
+def _factored_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+    """Scores and averages; the projections are modules that count themselves."""
+    query, key = (args[i] if i < len(args) else kwargs[name] for i, name in enumerate(("query", "key")))
+    batch = 1 if query.dim() == 2 else query.shape[0 if module.batch_first else 1]
+    return 2 * (query.numel() // query.shape[-1]) * (key.numel() // key.shape[-1] // batch) * module.embed_dim
+
+
+def _phm_conv(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
+    kernel = module.S.numel() * module.n  # entries of the kernel, each a sum of n products
+    return kernel * (output.numel() // module.out_channels) + (0 if module.A is None else kernel * module.n)
+
+
+_FACTORED: dict[Any, Counter] = {
+    FactoredLinear: _factored_linear,
+    TiedOutput: _tied_output,
+    FactoredRNN: _factored_rnn,
+    FactoredMultiheadAttention: _factored_attention,
+    (PHMConv1d, PHMConv2d): _phm_conv,
+}
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

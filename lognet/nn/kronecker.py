@@ -80,8 +80,7 @@ def kronecker_linear(
     rows, columns = whole if shape is None else shape
     if rows > whole[0] or columns > whole[1]:
         raise ValueError(f"shape={(rows, columns)} exceeds the factors' {whole}; use larger factors")
-    if x.shape[-1] != columns:
-        raise ValueError(f"x must have in_features={columns} as its last size, got shape {tuple(x.shape)}")
+    check_input(x, bias, (rows, columns))
     inputs = x.shape[:-1].numel()
     sizes = _shape(factors)
     run = _multiply if choose(impl, sizes, inputs) == "materialize" else _contract
@@ -222,6 +221,33 @@ def _projected(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return F.pad(u, (0, rank - rank_there)), F.pad(v.T, (0, 0, 0, rank - rank_there))
 
 
+def multiply_adds(factors: Sequence[Tensor], inputs: int, impl: str = "auto") -> int:
+    """Multiply-adds of `kronecker_linear` with these factors and so many inputs, in the form that it takes.
+
+    >>> a = b = torch.ones(1, 32, 32)  # 1024 x 1024: contracted
+    >>> multiply_adds((a, b), inputs=1)
+    65536
+    """
+    sizes = _shape(factors)
+    if choose(impl, sizes, inputs) == "contract":
+        return inputs * min(sizes.b_first, sizes.a_first)[0]
+    return sizes.build_macs + inputs * sizes.entries
+
+
+def check_input(x: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> None:
+    """Raise ValueError unless an input and a bias fit a matrix of the shape (out_features, in_features)."""
+    rows, columns = shape
+    if x.dim() == 0 or x.shape[-1] != columns:
+        raise ValueError(f"x must have in_features={columns} as its last size, got shape {tuple(x.shape)}")
+    if bias is not None and tuple(bias.shape) != (rows,):
+        raise ValueError(f"bias must have shape {(rows,)}, out_features, got {tuple(bias.shape)}")
+
+
+def plus_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """`y + bias` in the dtype of y, which under autocast is not the bias's."""
+    return y if bias is None else y + bias.to(y.dtype)
+
+
 def check_factors(factors: Sequence[Tensor]) -> None:
     """Raise ValueError unless there are two or more (rank, rows, columns) factors of one rank."""
     shapes = [tuple(f.shape) for f in factors]
@@ -284,8 +310,7 @@ def _contract(rows: int, columns: int, x: Tensor, bias: Tensor | None, *factors:
         between = torch.matmul(a.transpose(0, 1).reshape(p * rank, s), flat.view(n, s, t)).reshape(n * p, rank * t)
         y = F.linear(between, b.transpose(0, 1).reshape(q, rank * t)).view(n, p * q)
     y = y[:, :rows] if rows < p * q else y
-    y = y if bias is None else y + bias
-    return y.reshape(*x.shape[:-1], rows)
+    return plus_bias(y, bias).reshape(*x.shape[:-1], rows)
 
 
 PreparedLinear = Callable[[Tensor, Tensor | None], Tensor]
@@ -310,7 +335,7 @@ def prepared_linear(
 
     def contract(x: Tensor, bias: Tensor | None) -> Tensor:
         y = torch.cat([_contract(rows, columns, x, None, *factors) for factors in groups], dim=-1)
-        return y if bias is None else y + bias
+        return plus_bias(y, bias)
 
     return contract
 

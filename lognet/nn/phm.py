@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..autograd import recomputed
 from ..log_tensor import LogTensor
 from .factored import FactoredLinear, to_log_parameters
-from .kronecker import kronecker_sum, nearest_kronecker_sum
+from .kronecker import check_input, kronecker_sum, nearest_kronecker_sum
 from .sizes import check_count, check_divides
 
 Rule = str | Tensor | None
@@ -52,12 +52,18 @@ def make_rule(n: int, rule: Rule, train_rule: bool, factory: dict[str, Any]) -> 
         if n != 4:
             raise ValueError(f"rule='hamilton' is the product of quaternions and needs n=4, got n={n}")
         rule = hamilton_rule(**factory)
+    if rule is not None and not isinstance(rule, Tensor):
+        raise TypeError(f"rule must be None, 'hamilton' or a tensor of shape (n, n, n), got {type(rule).__name__}")
     if isinstance(rule, Tensor):
+        dtype = factory["dtype"] or torch.get_default_dtype()
         if tuple(rule.shape) != (n, n, n):
             raise ValueError(f"rule must have shape {(n, n, n)} for n={n}, got {tuple(rule.shape)}")
-        if isinstance(rule, (nn.Parameter, LogTensor)) or not train_rule:
+        if isinstance(rule, (nn.Parameter, LogTensor)):
+            if rule.dtype != dtype:
+                raise ValueError(f"rule is a parameter of {rule.dtype} in a layer of {dtype}; make both of one dtype")
             return rule
-        return nn.Parameter(rule.detach().clone())
+        value = rule.detach().to(**factory).to(dtype).clone()
+        return nn.Parameter(value) if train_rule else value
     if n == 1:
         return None
     value = torch.empty(n, n, n, **factory)
@@ -77,7 +83,8 @@ class PHMLinear(FactoredLinear):
         train_rule: False keeps A fixed, as a buffer.
         impl: "auto", "materialize" or "contract"; see `lognet.nn.kronecker_linear`.
         bits: None for float parameters, else each is a LogTensor of so many bits. The zeros of a rule taken from an
-            algebra then stay zero (a ladder has none: they are masked); without `bits` they train like the rest.
+            algebra then stay zero (a ladder has none: they are masked), as they do under `lognet.wrap`; in float they
+            are numbers like others.
         device, dtype: as in `torch.nn.Linear`.
 
     Attributes:
@@ -99,6 +106,7 @@ class PHMLinear(FactoredLinear):
     (69632, torch.Size([3, 2048]))
     """
 
+    structural_zeros = ("A",)
     A: Tensor | None
     S: nn.Parameter
 
@@ -159,7 +167,10 @@ class PHMLinear(FactoredLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*, in_features) to (*, out_features)."""
-        return F.linear(input, self.S[0], self.bias) if self.A is None else super().forward(input)
+        if self.A is not None:
+            return super().forward(input)
+        check_input(input, self.bias, (self.out_features, self.in_features))
+        return F.linear(input, self.S[0], self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, n={self.n}"
@@ -168,6 +179,7 @@ class PHMLinear(FactoredLinear):
 class _PHMConv(nn.Module):
     """What the convolutions share; `_convolve` is torch's function for their number of dimensions."""
 
+    structural_zeros = ("A",)
     dimensions: int
     A: Tensor | None
     S: nn.Parameter
@@ -204,7 +216,14 @@ class _PHMConv(nn.Module):
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.n = check_divides(n, **{"in_channels / groups": in_channels // groups, "out_channels": out_channels})
-        self.kernel_size, self.stride, self.dilation = (self._each(v) for v in (kernel_size, stride, dilation))
+        self.kernel_size, self.stride, self.dilation = (
+            tuple(check_count(name, v) for v in self._each(value))
+            for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
+        )
+        if isinstance(padding, str) and (
+            padding not in ("valid", "same") or (padding == "same" and max(self.stride) > 1)
+        ):
+            raise ValueError(f"padding must be 'valid', or 'same' at stride 1, or numbers, got {padding!r}")
         self.padding = padding if isinstance(padding, str) else self._each(padding)
         self.padding_mode = padding_mode
         _register_rule(self, make_rule(n, rule, train_rule, factory))

@@ -102,6 +102,12 @@ class FactoredMultiheadAttention(nn.Module):
                 "query, key and value must all have 2 (unbatched) or 3 dimensions,"
                 f" got shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
             )
+        batch = slice(0, 0) if unbatched else slice(0, 1) if self.batch_first else slice(1, 2)
+        if key.shape[:-1] != value.shape[:-1] or key.shape[batch] != query.shape[batch]:
+            raise ValueError(
+                "key and value must have one length, and query, key and value one batch size,"
+                f" got shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+            )
         if is_causal and attn_mask is None:
             raise ValueError("is_causal=True needs attn_mask, as in torch.nn.MultiheadAttention")
         q, k, v = self._project(query, key, value)

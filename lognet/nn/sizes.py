@@ -18,6 +18,24 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     return value
 
 
+def check_padding_idx(padding_idx: int | None, num_embeddings: int) -> int | None:
+    """Return padding_idx counted from the front, or raise TypeError or ValueError.
+
+    >>> check_padding_idx(-1, 10)
+    9
+    """
+    if padding_idx is None:
+        return None
+    if isinstance(padding_idx, bool) or not isinstance(padding_idx, int):
+        raise TypeError(f"padding_idx must be an int or None, got {padding_idx!r} of type {type(padding_idx).__name__}")
+    if not -num_embeddings <= padding_idx < num_embeddings:
+        raise ValueError(
+            f"padding_idx must lie within num_embeddings={num_embeddings}, got {padding_idx};"
+            f" use {-num_embeddings} to {num_embeddings - 1}, or None"
+        )
+    return padding_idx % num_embeddings
+
+
 def divisors(n: int) -> list[int]:
     """All divisors of n, ascending.
 

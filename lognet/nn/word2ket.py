@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..autograd import recomputed
 from .cost import check_impl
 from .factored import FactoredEmbedding, check_index, mask_padding, to_log_parameters
-from .kronecker import nearest_kronecker_sum, tensor_product_tree
-from .sizes import check_count, integer_root
+from .kronecker import check_input, nearest_kronecker_sum, tensor_product_tree
+from .sizes import check_count, check_padding_idx, integer_root
 
 
 class Word2KetEmbedding(nn.Module):
@@ -67,9 +67,7 @@ class Word2KetEmbedding(nn.Module):
         self.embedding_dim = check_count("embedding_dim", embedding_dim)
         self.order, self.rank = check_count("order", order, least=2), check_count("rank", rank)
         self.q = integer_root(embedding_dim, order)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(f"padding_idx must lie within num_embeddings={num_embeddings}, got {padding_idx}")
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.padding_idx = check_padding_idx(padding_idx, num_embeddings)
         self.layer_norm = layer_norm
         self.v = nn.Parameter(torch.empty(num_embeddings, rank * order * self.q, device=device, dtype=dtype))
         self.reset_parameters()
@@ -117,6 +115,7 @@ class Word2KetEmbedding(nn.Module):
 
     def logits(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         """The table as a tied output layer: (*, embedding_dim) to (*, num_embeddings). It builds the table."""
+        check_input(input, bias, (self.num_embeddings, self.embedding_dim))
         everything = torch.arange(self.num_embeddings, device=self.v.device)
         return recomputed(partial(self._logits, everything), input, bias, self.v)
 

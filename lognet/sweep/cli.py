@@ -14,22 +14,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .data import Dataset
 from .errors import RunFailed, SweepError, need
-from .plan import DEFAULT_TASKS, MODELS, REAL, TASKS, Contender, Run, contenders, load, plan, task_name
-from .results import REPORT_NAME, Store, locked, write_whole
+from .plan import DEFAULT_TASKS, TASKS, Contender, Run, contenders, find_task, load, plan, task_name
+from .results import REPORT_NAME, TABLES_NAME, Store, locked, write_whole
 from .runner import execute
-from .summary import summarise, table
+from .summary import summarise
+from .tables import markdown, text
+from .variants import FORMS, REAL, Variant
 
 DESCRIPTION = """\
 Train FP32 Adam, FP32 Madam and B-bit Madam side by side: same data, same order, same schedule, several seeds.
-Ends with a table, results.json, results.csv and report.html.  Every finished run is kept at once: after Ctrl-C, a
+Ends with a table, results.json, results.csv, tables.md and report.html.  Every finished run is kept at once: after Ctrl-C, a
 crash or a power cut the same command goes on where it stopped and ends with the same table."""
 
 EPILOG = """\
 examples:
   lognet sweep                                        the default: 2 tasks, 5 contenders, 3 seeds, minutes on 2 cores
   lognet sweep --text book.txt --precisions fp32 8 6  your own text
-  lognet sweep --tasks cifar10 --cifar10 ~/data       ResNet-18 on your copy of CIFAR-10 (give it a GPU)"""
+  lognet sweep --tasks cifar10 --cifar10 ~/data       ResNet-18 on your copy of CIFAR-10 (give it a GPU)
+  lognet sweep --tasks digits --model R C H M2R       layers over algebras
+  lognet sweep --tasks text --model R R@32 PHM4 K4    factored layers, and a narrower network of plain ones"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         nargs="+",
         default=[REAL],
-        metavar="A",
-        help=f"algebras whose layers the networks are built of, of {', '.join(MODELS)} (default: R, plain layers)",
+        metavar="M",
+        help=f"the networks, each {FORMS} (default: {REAL}, plain layers of the task's own width)",
     )
     p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="default: 0 1 2")
     p.add_argument("--out", type=Path, default=Path("sweep-results"), metavar="DIR", help="default: sweep-results")
@@ -98,10 +103,7 @@ def _tasks(args: argparse.Namespace) -> list[str]:
 
 
 def _models(words: Sequence[str]) -> list[str]:
-    for word in words:
-        if word not in MODELS:
-            raise SweepError(f"unknown model {word!r}; the models are {', '.join(MODELS)}")
-    return _unique(words)
+    return _unique([str(Variant.parse(word)) for word in words])
 
 
 def _seeds(words: Sequence[str]) -> list[int]:
@@ -140,13 +142,14 @@ def sweep(args: argparse.Namespace) -> int:
     """Carry out a request; returns the exit code."""
     # All that can be wrong with the request comes first: nothing has been written when one of these raises.
     tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
-    variants = [task_name(name, model) for name in tasks for model in _models(args.model)]
+    variants = [find_task(task_name(name, model)).name for name in tasks for model in _models(args.model)]
     if importlib.util.find_spec("matplotlib") is None:  # better now than after four minutes
         raise need("matplotlib")
     store = Store(args.out)
     sources = {"text": args.text, "cifar10": args.cifar10}
     datasets = {name: load(name, sources.get(name)) for name in tasks}
     runs = plan(variants, who, seeds, datasets, sources, args.steps)
+    _check_networks(runs, datasets)
     store.pending(runs)
     with locked(args.out):
         store = Store(args.out)  # again, now that nobody else writes to it
@@ -157,6 +160,17 @@ def sweep(args: argparse.Namespace) -> int:
             store.commands = _unique([*store.commands, command])
             _train(store, pending, _jobs(args.jobs, tasks), already=len(runs) - len(pending), show=not args.quiet)
         return _finish(store)
+
+
+def _check_networks(runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
+    """Raise SweepError if a network other than a task's own cannot be built, for sizes that do not fit."""
+    from .train import build
+
+    for run in {run.task: run for run in runs if run.task != run.base}.values():
+        try:
+            build(run, datasets[run.base])
+        except ValueError as e:
+            raise SweepError(f"the model of {run.task} cannot be built: {e}") from e
 
 
 def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
@@ -178,14 +192,15 @@ def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: 
 
 
 def _finish(store: Store) -> int:
-    """Write the report and print the table, which ends by naming the report."""
+    """Write the report and the tables, and print the tables, which end by naming the report."""
     summaries = summarise(store.runs)
     report = store.folder / REPORT_NAME
     if not report.exists() or report.stat().st_mtime_ns <= store.path.stat().st_mtime_ns:
         from .report import render  # it draws with matplotlib, which a finished sweep need not wait for
 
+        write_whole(store.folder / TABLES_NAME, markdown(summaries))
         write_whole(report, render(summaries, store))
-    print(table(summaries))
+    print(text(summaries))
     print(f"\nreport: {report}")
     return 0
 

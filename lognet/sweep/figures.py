@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from .frontier import Field
 from .plan import Contender
 from .summary import Row, TaskSummary
 
@@ -24,6 +25,15 @@ of them comes out at one size."""
 
 PALETTE = 8
 """Colours that the page defines: c0 is FP32 Adam, c1 FP32 Madam, then one for each precision, over again if needed."""
+
+MARKS = {
+    "R": ("plain", "o"),
+    "algebra": ("algebras", "P"),
+    "PHM": ("PHM", "s"),
+    "K": ("Kronecker", "D"),
+    "L": ("low rank", "^"),
+}
+"""The mark of each family of layers."""
 
 SMOOTHING = 0.05
 """Training losses are averaged over this share of a run, or lines of five contenders would hide each other."""
@@ -116,7 +126,7 @@ class Figures:
             lowest.append(min(middle))
         if lowest and min(lowest) > 0:
             ax.set_yscale("log")
-            _plain_log_ticks(ax)
+            _plain_log_ticks(ax.yaxis, ax.get_ylim())
         ax.set_xlabel("step", color=INK, fontsize=9)
         ax.set_title("Training loss (nats)", loc="left", color=INK, fontsize=10.5)
         ax.margins(x=0.01)
@@ -168,6 +178,40 @@ class Figures:
         ax.margins(y=0.1)
         return self._svg(figure, f"Bytes per parameter against bits, {summary.task.title}")
 
+    def frontier(self, field: Field) -> str:
+        """Bytes of the weights against the metric: plain frontiers as lines, all networks as marks."""
+        from matplotlib.lines import Line2D
+
+        figure, ax = self._new(WIDE, 5.6)
+        task = field.base.task
+        for contender in field.contenders:
+            best = field.frontier(contender)
+            ax.plot([p.bytes for p in best], [p.value for p in best], color=self._paint(contender), linewidth=1.3)
+        for p in field.points:
+            colour, (_, mark) = self._paint(p.contender), MARKS[p.variant.family]
+            size, open_mark = (3.5, False) if p.variant.plain else (6.5, p.variant.tables is not None)
+            ax.plot(p.bytes, p.value, mark, markersize=size, color=colour, markeredgewidth=1.3,
+                    markerfacecolor=CARD if open_mark else colour)  # fmt: skip
+        fewest = field.contenders[-1]
+        for p in field.points:
+            if p.contender == fewest:  # one precision is named; the others stand to its right in the same order
+                ax.annotate(str(p.variant), (p.bytes, p.value), (4, -9), textcoords="offset points", color=INK,
+                            fontsize=7.5)  # fmt: skip
+        ax.set_xscale("log")
+        _plain_log_ticks(ax.xaxis, ax.get_xlim(), lambda value, _: f"{value / 1000:g} kB", sparse=2000)
+        ax.grid(axis="x", color=FAINT, linewidth=0.8)
+        ax.set_xlabel("bytes of the weights", color=INK, fontsize=9)
+        better = "higher" if task.higher_is_better else "lower"
+        ax.set_title(f"{task.metric.capitalize()}: {better} is better", loc="left", color=INK, fontsize=10.5)
+        families = dict.fromkeys(p.variant.family for p in field.points)
+        handles = [Line2D([], [], color=self._paint(c), linewidth=2.5, label=c.label) for c in field.contenders]
+        handles += [
+            Line2D([], [], color=INK, marker=mark, linestyle="", markersize=5, label=name)
+            for name, mark in (MARKS[f] for f in MARKS if f in families)
+        ]
+        ax.legend(handles=handles, frameon=False, fontsize=8.5, labelcolor=INK, ncols=2)
+        return self._svg(figure, f"Bytes against {task.metric}, {task.title}")
+
     def exponents(self, summary: TaskSummary) -> str | None:
         """Where the weights stand on the ladder, before training and after, for each precision."""
         rows = [row for row in summary.rows if row.records[0]["exponents"] is not None]
@@ -216,12 +260,14 @@ def _name_columns(ax: Any, rows: Sequence[Row]) -> None:
     ax.set_xlim(-0.6, len(rows) - 0.3)
 
 
-def _plain_log_ticks(ax: Any) -> None:
-    """Decimal numbers on a logarithmic axis: 0.1, not ten to the minus one."""
+def _plain_log_ticks(
+    axis: Any, limits: tuple[float, float], name: Any = lambda value, _: f"{value:g}", sparse: float = 200
+) -> None:
+    """Decimal numbers on a logarithmic axis: 0.1, not ten to the minus one; powers alone beyond a ratio of `sparse`."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    low, high = ax.get_ylim()
-    subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    ax.yaxis.set_major_locator(LogLocator(subs=subs))
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_locator(NullLocator())
+    low, high = limits
+    subs = (1.0,) if high / low > sparse else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(name)
+    axis.set_minor_locator(NullLocator())

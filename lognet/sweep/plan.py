@@ -16,6 +16,7 @@ from typing import Any
 
 from .data import Dataset, load_cifar10, load_digits, load_text
 from .errors import SweepError
+from .variants import REAL, Variant
 
 MADAM: dict[str, Any] = {"lr": 0.08, "p_scale": 6.0, "g_bound": 3.0, "beta": 0.999, "momentum": 0.0}
 """Madam's settings on both embedded tasks, the same for every precision."""
@@ -44,6 +45,8 @@ class Task:
     adam_lr: float
     madam: dict[str, Any] = field(hash=False)
     model: dict[str, Any] = field(hash=False)
+    parts: dict[str, list[str]] = field(default_factory=dict, hash=False)
+    """The patterns that name the network's "layers", "embeddings" and "output" where these can be factorised."""
     paper: dict[str, str] = field(default_factory=dict, hash=False)
     """The same row in the paper (Bernstein et al. 2020, Tables 1 and 2), by contender key, where it has one."""
 
@@ -83,6 +86,7 @@ TASKS = {
             adam_lr=0.01,
             madam=MADAM,
             model={"kind": "Transformer", "width": 64, "heads": 4, "layers": 2},
+            parts={"layers": ["blocks.*"], "embeddings": ["symbol", "position"], "output": ["head"]},
         ),
         Task(
             name="digits",
@@ -99,11 +103,7 @@ TASKS = {
         ),
     )
 }
-"""The tasks on real layers, the costliest first: it is started first, so that short runs fill the end of a sweep."""
-
-REAL = "R"
-MODELS = (REAL, "C", "H", "M2R", "M4R", "M2C", "D2", "D4")
-"""The algebras whose tuples divide the widths of every task's network."""
+"""The tasks on plain layers, the costliest first: it is started first, so that short runs fill the end of a sweep."""
 
 
 def task_name(base: str, model: str) -> str:
@@ -116,35 +116,44 @@ def find_base(name: str) -> str:
     return name.partition("/")[0]
 
 
+def find_variant(name: str) -> Variant:
+    """What a task's name says about its network."""
+    return Variant.parse(name.partition("/")[2] or REAL)
+
+
 @cache
 def find_task(name: str) -> Task:
     """A task by name, of whatever model.
 
     Raises:
-        KeyError: there is none of that name.
+        SweepError: there is none of that name.
     """
-    base, _, algebra = name.partition("/")
-    task = TASKS[base]
+    base = find_base(name)
+    if base not in TASKS:
+        raise SweepError(f"unknown task {base!r}; the tasks are {', '.join(reversed(TASKS))}")
+    task, variant = TASKS[base], find_variant(name)
+    if name != task_name(base, str(variant)):
+        raise SweepError(f"{name!r} is not how a task is written; it is {task_name(base, str(variant))!r}")
     if name == base:
         return task
-    if algebra not in MODELS or algebra == REAL:
-        raise KeyError(name)
-    return replace(task, name=name, title=f"{task.title}, over {algebra}", model={**task.model, "algebra": algebra})
+    model, title = variant.settings(task.model, task.parts), f"{task.title}, {variant.title}"
+    if variant.width is None and model["width"] != task.model["width"]:
+        title += f", {model['width']} wide"
+    return replace(task, name=name, title=title, model=model)
 
 
 def is_task(name: Any) -> bool:
     """Whether there is a task of that name."""
     try:
         find_task(name)
-    except (KeyError, TypeError, AttributeError):
+    except (SweepError, TypeError, AttributeError):
         return False
     return True
 
 
-def display_order(name: str) -> tuple[int, int]:
+def display_order(name: str) -> tuple[Any, ...]:
     """The place of a task in tables: short tasks first, each with its variants behind it."""
-    base, _, algebra = name.partition("/")
-    return (list(reversed(TASKS)).index(base), MODELS.index(algebra or REAL))
+    return (list(reversed(TASKS)).index(find_base(name)), find_variant(name).order)
 
 
 DEFAULT_TASKS = ("digits", "text")

@@ -7,8 +7,11 @@ from html import escape
 from typing import Any
 
 from .figures import Figures, colours
+from .frontier import fields
+from .plan import TASKS
 from .results import CSV_NAME, JSON_NAME, Record, Store
-from .summary import Difference, Row, TaskSummary, cells, comparison, difference, headline
+from .summary import Difference, Row, TaskSummary, difference
+from .tables import FRONTIER_LEGEND, Table, cells, comparison, conclusion, equal_bytes, headline
 
 CSS = """
 :root { color-scheme: light dark; --page:#fbfaf7; --card:#ffffff; --ink:#22252b; --soft:#646a75; --faint:#e2e0d9;
@@ -23,6 +26,7 @@ body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system
 main { max-width:1120px; margin:0 auto; padding:48px 28px 72px }
 h1 { font-size:34px; line-height:1.15; letter-spacing:-.02em; margin:0 0 8px }
 h2 { font-size:23px; letter-spacing:-.01em; margin:56px 0 2px }
+summary { cursor:pointer; margin:14px 0 0; font-weight:600 } details h2 { margin:14px 0 2px }
 h3 { font-size:15px; margin:28px 0 6px }
 p { margin:8px 0; max-width:78ch } .soft { color:var(--soft) } small { color:var(--soft) }
 .cards { display:grid; grid-template-columns:repeat(auto-fit, minmax(215px, 1fr)); gap:14px; margin:26px 0 8px }
@@ -52,14 +56,18 @@ def render(summaries: Sequence[TaskSummary], store: Store) -> str:
     """The whole page."""
     figures = Figures(summaries)
     palette = colours([row.contender for s in summaries for row in s.rows])
+    shown = [s for s in summaries if s.task.name in TASKS] or summaries[:1]  # of variants the page has tables first
     body = [
         "<h1>Precision sweep</h1>",
         f'<p class="soft">{_subtitle(summaries)}</p>',
-        f'<div class="cards">{"".join(_card(s) for s in summaries)}{_bytes_card(summaries)}</div>',
+        f'<div class="cards">{"".join(map(_card, shown))}{_bytes_card(summaries)}</div>',
     ]
-    body += _comparisons(summaries)
+    body += _comparisons(summaries) + _frontiers(summaries, figures)
     for s in summaries:
-        body += _section(s, figures, {c.key: i for c, i in palette.items()})
+        section = _section(s, figures, {c.key: i for c, i in palette.items()})
+        if s not in shown:
+            section = [f"<details><summary>{escape(s.task.name)}</summary>", *section, "</details>"]
+        body += section
     body += _settings(summaries, store)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -125,15 +133,39 @@ def _bytes_card(summaries: Sequence[TaskSummary]) -> str:
 def _comparisons(summaries: Sequence[TaskSummary]) -> list[str]:
     """The models of each task side by side, where there are several."""
     parts = []
-    for base, (heads, lines) in comparison(summaries).items():
-        head = "".join(f"<th>{escape(h)}</th>" for h in heads)
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    for base, table in comparison(summaries).items():
         parts += [
             f"<h2>Models of {escape(base)} compared</h2>",
             '<p class="soft">Means over seeds; bytes of the weights; multiply-adds of one example.</p>',
-            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>',
+            _plain_table(table),
         ]
     return parts
+
+
+def _frontiers(summaries: Sequence[TaskSummary], figures: Figures) -> list[str]:
+    """Bytes against the metric, where networks that are not plain stand beside plain ones."""
+    parts = []
+    for base, field in fields(summaries).items():
+        caption = (
+            "Lines join the plain networks that no smaller one equals, one line a precision. On the better side of its line"
+            " a network beats plain ones of its bytes and precision. Open marks: embeddings and output factored too."
+        )
+        parts += [
+            f"<h2>{escape(base.capitalize())} against plain layers of equal bytes</h2>",
+            f"<p>{escape(conclusion(field))}</p>",
+            '<div class="figures">',
+            _figure(figures.frontier(field), caption, wide=True),
+            "</div>",
+            _plain_table(equal_bytes(field)),
+            f"<p><small>{escape(FRONTIER_LEGEND.capitalize())}.</small></p>",
+        ]
+    return parts
+
+
+def _plain_table(table: Table) -> str:
+    head = "".join(f"<th>{escape(h)}</th>" for h in table.heads)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in table.body)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _section(summary: TaskSummary, figures: Figures, palette: dict[str, int]) -> list[str]:

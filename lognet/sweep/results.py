@@ -18,7 +18,7 @@ from .errors import SweepError
 from .plan import Contender, Run, display_order, find_base, find_task, fingerprint
 from .schema import SCHEMA, check
 
-JSON_NAME, CSV_NAME, REPORT_NAME = "results.json", "results.csv", "report.html"
+JSON_NAME, CSV_NAME, TABLES_NAME, REPORT_NAME = "results.json", "results.csv", "tables.md", "report.html"
 
 Record = dict[str, Any]
 

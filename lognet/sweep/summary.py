@@ -1,6 +1,6 @@
-"""Condenses runs into one row a contender, and prints the rows as a table.
+"""Condenses runs into one row a contender.
 
-Nothing here depends on how long a run took or in which order runs finished: the same runs give the same table.
+Nothing here depends on how long a run took or in which order runs finished: the same runs give the same rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any
 
-from .plan import Contender, Task, find_base, find_task
+from .plan import Contender, Task, find_task
 from .results import Record
 
 
@@ -97,99 +97,3 @@ def summarise(records: Sequence[Record]) -> list[TaskSummary]:
     return [
         TaskSummary(find_task(name), tuple(Row(c, tuple(rs)) for c, rs in rows.items())) for name, rows in tasks.items()
     ]
-
-
-def cells(summary: TaskSummary) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of text, for the terminal and for the report."""
-    madam, adam = summary.row("madam-fp32"), summary.row("adam-fp32")
-    heads = ["", "lr", "seeds", "mean", "range", "vs FP32 Madam", "vs FP32 Adam", "weights", "training"]
-    if summary.task.paper:
-        heads.append("paper")
-    body = []
-    for row in summary.rows:
-        low_high = f"{summary.number(min(row.values))} .. {summary.number(max(row.values))}" if row.values else "-"
-        line = [
-            row.contender.label,
-            f"{row.lr:g}",
-            str(len(row.records)) + (f" ({row.diverged} diverged)" if row.diverged else ""),
-            "diverged" if row.mean is None else summary.number(row.mean),
-            low_high,
-            _shown(summary, difference(row, madam)),
-            _shown(summary, difference(row, adam)),
-            f"{row.bytes_each('weights'):.2f}",
-            f"{row.bytes_each('training'):.2f}",
-        ]
-        if summary.task.paper:
-            line.append(summary.task.paper.get(row.contender.key, "-"))
-        body.append(line)
-    return heads, body
-
-
-def _shown(summary: TaskSummary, d: Difference | None) -> str:
-    if d is None:
-        return "-"
-    noise = "" if d.noise is None else f" (± {summary.number(d.noise)})"
-    return summary.number(d.value, signed=True) + noise
-
-
-def headline(summary: TaskSummary) -> str:
-    """One line on what a task measured."""
-    task, sizes = summary.task, summary.rows[0].records[0]["bytes"]
-    unit = f" in {task.unit}" if task.unit else ""
-    better = "higher" if task.higher_is_better else "lower"
-    steps = summary.settings["steps"]
-    macs = summary.rows[0].records[0]["macs"]
-    size = f"{sizes['parameters']:,} parameters, {macs:,} multiply-adds an example"
-    return f"{task.metric}{unit}, {better} is better; {size}, {steps:,} steps"
-
-
-LEGEND = (
-    "range: worst and best seed; vs: difference of means (± two pooled standard errors over seeds);\n"
-    "weights, training: bytes per parameter of the weights alone, and with the optimizer's state"
-)
-
-
-def _aligned(heads: list[str], body: list[list[str]]) -> list[str]:
-    """Lines of columns, names to the left and numbers to the right, with a rule below the heading."""
-    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in [heads, *body]
-    ]
-    return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]
-
-
-def comparison(summaries: Sequence[TaskSummary]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """For every task with several models: one line a model, its metric at each precision beside its size and work."""
-    bases: dict[str, list[TaskSummary]] = {}
-    for summary in summaries:
-        bases.setdefault(find_base(summary.task.name), []).append(summary)
-    tables = {}
-    for base, variants in bases.items():
-        if len(variants) > 1:
-            who = sorted({row.contender for s in variants for row in s.rows}, key=lambda c: c.order)
-            fewest = who[-1]
-            heads = ["", *(c.label for c in who), "parameters", f"bytes, {fewest.label}", "multiply-adds"]
-            tables[base] = heads, [_model_line(s, who, fewest) for s in variants]
-    return tables
-
-
-def _model_line(summary: TaskSummary, who: Sequence[Contender], fewest: Contender) -> list[str]:
-    rows = [summary.row(c.key) for c in who]
-    means = ["-" if row is None or row.mean is None else summary.number(row.mean) for row in rows]
-    last, first = summary.row(fewest.key), summary.rows[0].records[0]
-    held = "-" if last is None else f"{last.records[0]['bytes']['weights']:,}"
-    return [summary.task.name, *means, f"{first['bytes']['parameters']:,}", held, f"{first['macs']:,}"]
-
-
-def table(summaries: Sequence[TaskSummary]) -> str:
-    """The table that a sweep ends with."""
-    parts = []
-    for summary in summaries:
-        heads, body = cells(summary)
-        title = f"{summary.task.name}: {summary.task.title}"
-        parts.append("\n".join([title, headline(summary), "", *_aligned(heads, body)]))
-    for base, (heads, body) in comparison(summaries).items():
-        title = f"{base}: models compared (means over seeds; bytes of the weights)"
-        parts.append("\n".join([title, "", *_aligned(heads, body)]))
-    return "\n\n".join([*parts, LEGEND])

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import memory
+from ..compress import compress
+from ..factorizations import PHM, Kronecker, LowRank, Word2KetXS
 from ..log_tensor import LogTensor
 from ..nn import algebraize, flops
 from ..optim import Madam
@@ -24,6 +26,8 @@ from .plan import Run
 from .schema import CURVE_POINTS, HISTOGRAM_BINS
 
 Progress = Callable[[int, float], None]
+
+_FACTORS: dict[str, Callable[..., Any]] = {c.__name__: c for c in (PHM, Kronecker, LowRank, Word2KetXS)}
 
 
 def stream(run: Run, purpose: str) -> torch.Generator:
@@ -36,13 +40,15 @@ def build(run: Run, data: Dataset) -> nn.Module:
     """The float network of a task, initialised from the seed alone."""
     torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run, "init"))))
     model = dict(run.settings["task"]["model"])
-    kind, algebra = model.pop("kind"), model.pop("algebra", None)
+    kind, algebra, factors = model.pop("kind"), model.pop("algebra", None), model.pop("factors", ())
     if kind == "Transformer":
         net: nn.Module = Transformer(data.classes, CONTEXT, **model)
     else:
         net = {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
     if algebra is not None:  # input and output stay real, as their widths are not whole tuples
         algebraize(net, algebra, skip=("head",), init="glorot")
+    if factors:
+        compress(net, {pattern: _FACTORS[kind](*numbers) for pattern, kind, *numbers in factors}, min_parameters=1)
     return net
 
 

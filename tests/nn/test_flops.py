@@ -42,6 +42,22 @@ def test_counts_by_hand():
         assert list(counted.by_module) == ["(the model)"]
 
 
+def test_factored_layers_by_hand():
+    x, built, contracted = torch.ones(5, 3, 16), {"impl": "materialize"}, {"impl": "contract"}
+    assert flops(nn.PHMLinear(16, 8, n=4, **built), x).total == 4 * 128 + 15 * 128
+    assert flops(nn.PHMLinear(16, 8, n=1), x).total == 15 * 128
+    low_rank = nn.LowRankLinear(16, 8, rank=3, bits=8, **contracted)
+    assert flops(low_rank, x).total == 15 * 3 * (16 + 8)
+    assert flops(nn.PHMConv2d(8, 12, 3, n=4, padding=1), torch.ones(2, 8, 5, 5)).total == 864 * (2 * 25 + 4)
+    gru = nn.PHMGRU(16, 8, n=4, bidirectional=True, **built)
+    assert flops(gru, x).total == 2 * 3 * (4 + 15) * (16 * 8 + 8 * 8)
+    attention = nn.KroneckerMultiheadAttention(16, 2, rank=2, **built)
+    assert flops(attention, x, x, x).total == 4 * (2 + 15) * 16 * 16 + 2 * 3 * 5 * 5 * 16
+    embedding = nn.Word2KetXSEmbedding(64, 16, order=2, rank=3, **built)
+    assert flops(nn.TiedOutput(embedding), x).total == (3 + 15) * 64 * 16
+    assert flops(nn.TiedOutput(nn.Word2KetEmbedding(64, 16, order=2, rank=3)), x).total == 15 * 64 * 16
+
+
 def test_counts_every_call_and_leaves_the_model_alone():
     layer = torch.nn.Linear(4, 4)
     model = torch.nn.Sequential(layer, torch.nn.ReLU(), layer, torch.nn.BatchNorm1d(4), torch.nn.Dropout())

@@ -10,7 +10,7 @@ from torch import nn
 
 import lognet
 from lognet import LogTensor
-from lognet.nn import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
+from lognet.nn import PHMLSTM, PHMConv1d, PHMConv2d, PHMLinear, PHMTransformer, hamilton_rule
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6])
@@ -126,6 +126,46 @@ def test_trained_rule_from_an_algebra_keeps_its_zeros_in_bits():
     assert torch.equal(layer.A.mask, hamilton_rule() != 0)
     assert torch.equal(layer.A.detach().dequantize() == 0, hamilton_rule() == 0)
     oracle.check_log_twin(layer, lambda m: m(torch.ones(3, 8)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: PHMLinear(8, 12, 4, rule="hamilton", **o),
+        lambda **o: PHMConv2d(8, 4, 3, n=4, rule="hamilton", **o),
+        lambda **o: PHMLSTM(4, 8, 4, rule="hamilton", share_rule=True, **o),
+        lambda **o: PHMTransformer(8, 2, 4, 1, 1, 12, rule="hamilton", **o),
+    ],
+)
+@pytest.mark.parametrize("init", ["quantize", "uniform"])
+def test_wrapping_keeps_the_zeros_of_a_rule_as_bits_do(make, init):
+    torch.manual_seed(0)
+    bits = make(bits=8)
+    torch.manual_seed(0)
+    wrapped = lognet.wrap(make(), bits=8, init=init)
+    rules = 0
+    for (name, ours), theirs in zip(bits.named_parameters(), wrapped.parameters(), strict=True):
+        assert (ours.mask is None) == (theirs.mask is None), name
+        if ours.mask is not None:
+            rules += 1
+            assert torch.equal(theirs.mask, hamilton_rule() != 0)
+            assert torch.equal(ours.mask, theirs.mask)
+        if init == "quantize":
+            assert torch.equal(ours.dequantize().abs(), theirs.dequantize().abs())  # signs of zeros are random
+    assert rules > 0
+    again = lognet.requantize(wrapped, bits=10)
+    assert sum(p.mask is not None for p in again.parameters()) == rules
+    loss = sum(p.dequantize().square().sum() for p in again.parameters())
+    loss.backward()
+    lognet.optim.Madam(again.parameters(), lr=0.1).step()
+    kept = [p.dequantize() == 0 for p in again.parameters() if p.mask is not None]
+    assert all(torch.equal(zero, hamilton_rule() == 0) for zero in kept)
+
+
+def test_a_rule_that_is_zero_everywhere_is_a_start():
+    layer = lognet.wrap(PHMLinear(4, 4, 2, rule=torch.zeros(2, 2, 2)))
+    assert layer.A.mask is None
+    assert layer.bias.mask is None
 
 
 def test_given_rule_is_copied():
@@ -244,3 +284,27 @@ def test_errors():
     with pytest.raises(ValueError, match="bits=8 needs values to quantise, and A is on the meta device"):
         PHMLinear(8, 8, 2, bits=8, device="meta")
     assert PHMLinear(8, 8, 2, device="meta")(torch.zeros(3, 8, device="meta")).shape == (3, 8)
+
+
+def test_rules_of_other_types():
+    with pytest.raises(TypeError, match=r"a tensor of shape \(n, n, n\), got list"):
+        PHMLinear(4, 4, 2, rule=[1])
+    with pytest.raises(ValueError, match="rule is a parameter of torch.float64 in a layer of torch.float32"):
+        PHMLinear(4, 4, 2, rule=nn.Parameter(torch.ones(2, 2, 2, dtype=torch.float64)))
+    for train in (True, False):
+        rule = torch.ones(2, 2, 2, dtype=torch.long)
+        layer = PHMLinear(4, 4, 2, rule=rule, train_rule=train, dtype=torch.float64)
+        assert layer.A.dtype == torch.float64
+        layer(torch.randn(3, 4, dtype=torch.float64))
+
+
+def test_sizes_of_n_1_and_of_convolutions():
+    with pytest.raises(ValueError, match=r"x must have in_features=8 as its last size, got shape \(3, 9\)"):
+        PHMLinear(8, 8, 1)(torch.randn(3, 9))
+    with pytest.raises(ValueError, match="kernel_size must be at least 1, got 0"):
+        PHMConv2d(8, 8, 0, n=4)
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        PHMConv1d(8, 8, 3, n=4, stride=0)
+    for options in ({"padding": "sme"}, {"padding": "same", "stride": 2}):
+        with pytest.raises(ValueError, match="padding must be 'valid', or 'same' at stride 1, or numbers"):
+            PHMConv2d(8, 8, 3, n=4, **options)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import lognet
-from lognet.nn import PHMGRU, PHMLSTM, KroneckerLSTM
+from lognet.nn import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 
 MAKERS = {
     "lstm": lambda i, h, **k: PHMLSTM(i, h, 2, **k),
@@ -19,13 +19,14 @@ MAKERS = {
     "gru": lambda i, h, **k: PHMGRU(i, h, 2, **k),
     "gru, fused": lambda i, h, **k: PHMGRU(i, h, 2, fused=True, **k),
     "kronecker": lambda i, h, **k: KroneckerLSTM(i, h, 2, **k),
+    "kronecker gru": lambda i, h, **k: KroneckerGRU(i, h, 2, **k),
     "kronecker, padded": lambda i, h, **k: KroneckerLSTM(i, h, 2, sizes="padded", **k),
 }
 
 
 def torch_twin(ours):
     """torch's layer with the dense weights of ours, still connected to our parameters."""
-    make = nn.GRU if isinstance(ours, PHMGRU) else nn.LSTM
+    make = nn.GRU if isinstance(ours, (PHMGRU, KroneckerGRU)) else nn.LSTM
     options = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
     twin = make(ours.input_size, ours.hidden_size, **{name: getattr(ours, name) for name in options}).double()
 
@@ -221,3 +222,13 @@ def test_errors():
         ours(torch.zeros(4))
     with pytest.raises(ValueError, match=r"hx must have shape \(1, 2, 8\)"):
         ours(torch.zeros(3, 2, 4), (torch.zeros(1, 3, 8), torch.zeros(1, 3, 8)))
+
+
+def test_states_of_another_form():
+    lstm, gru, x, h = PHMLSTM(4, 8, 2), PHMGRU(4, 8, 2), torch.randn(3, 2, 4), torch.randn(1, 2, 8)
+    for state in ((h,), h, (h, None)):
+        with pytest.raises(TypeError, match="hx must be a tuple of 2 tensors"):
+            lstm(x, state)
+    with pytest.raises(TypeError, match="hx must be one tensor"):
+        gru(x, (h,))
+    lstm(x, [h, h])

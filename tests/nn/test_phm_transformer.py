@@ -236,3 +236,12 @@ def test_errors():
         attention(x, x, x, is_causal=True)
     with pytest.raises(ValueError, match="query, key and value must all have 2"):
         attention(x, x[0], x[0])
+
+
+def test_lengths_and_batches_that_differ():
+    attention, q = PHMMultiheadAttention(8, 2, 2), torch.randn(5, 3, 8)
+    for k, v in ((torch.randn(4, 3, 8), torch.randn(6, 3, 8)), (torch.randn(4, 2, 8), torch.randn(4, 2, 8))):
+        with pytest.raises(ValueError, match="key and value must have one length, and query, key and value one batch"):
+            attention(q, k, v)
+    attention(q, torch.randn(4, 3, 8), torch.randn(4, 3, 8))
+    attention(q[:, 0], torch.randn(4, 8), torch.randn(4, 8))

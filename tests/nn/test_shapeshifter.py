@@ -189,3 +189,36 @@ def test_errors():
         with pytest.raises(TypeError, match="input must be an integer tensor of indices, got torch.float32"):
             layer(torch.zeros(2))
     assert kronecker_sum(*KroneckerLinear(7, 5, 1).factors()).shape >= (5, 7)
+
+
+@pytest.mark.parametrize("impl", ["materialize", "contract"])
+@pytest.mark.parametrize("bits", [None, 8])
+def test_autocast_gives_its_dtype_in_either_form(impl, bits):
+    """Also with a bias, which stays float32."""
+    layer, x = KroneckerLinear(8, 12, 2, impl=impl, bits=bits), torch.randn(5, 8)
+    embedding = KroneckerEmbedding(10, 8, 2, impl=impl, bits=bits)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, scores = layer(x), embedding.logits(x, torch.ones(10))
+    assert y.dtype == scores.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.05, atol=0.05)
+    (y.float().sum() + scores.float().sum()).backward()
+    assert layer.bias.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [KroneckerEmbedding, LowRankEmbedding])
+def test_padding_idx_and_indices_of_other_types(make):
+    for padding in (1.0, True, "1"):
+        with pytest.raises(TypeError, match="padding_idx must be an int or None, got"):
+            make(8, 8, 1, padding_idx=padding)
+    embedding = make(8, 8, 1)
+    for index in ([1, 2], torch.tensor([1], dtype=torch.uint8), torch.tensor([True])):
+        with pytest.raises(TypeError, match="input must be an integer tensor of indices, got"):
+            embedding(index)
+    with pytest.raises(ValueError, match=r"bias must have shape \(8,\), out_features, got \(3,\)"):
+        embedding.logits(torch.randn(2, 8), torch.ones(3))
+
+
+def test_inputs_without_a_last_size():
+    for layer in (KroneckerLinear(8, 8, 1), LowRankLinear(8, 8, 1)):
+        with pytest.raises(ValueError, match=r"in_features=8 as its last size, got shape \(\)"):
+            layer(torch.tensor(1.0))

@@ -187,3 +187,12 @@ def test_errors(make):
         make(10, 4, 2, 1)(torch.tensor([10]))
     with pytest.raises(TypeError, match="input must be an integer tensor"):
         make(10, 4, 2, 1)(torch.tensor([1.0]))
+
+
+def test_padding_idx_and_hidden_states_of_word2ket():
+    with pytest.raises(TypeError, match="padding_idx must be an int or None, got 'a'"):
+        Word2KetEmbedding(8, 8, 2, 1, padding_idx="a")
+    with pytest.raises(ValueError, match="got 8; use -8 to 7, or None"):
+        Word2KetEmbedding(8, 8, 2, 1, padding_idx=8)
+    with pytest.raises(ValueError, match="in_features=8 as its last size"):
+        Word2KetEmbedding(8, 8, 2, 1).logits(torch.randn(2, 7))

@@ -9,7 +9,8 @@ from lognet.sweep.figures import Figures, colours
 from lognet.sweep.plan import contenders
 from lognet.sweep.report import render
 from lognet.sweep.results import Store
-from lognet.sweep.summary import cells, summarise
+from lognet.sweep.summary import summarise
+from lognet.sweep.tables import cells
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import torch
 import lognet
 from lognet.sweep import schema
 from lognet.sweep.plan import TASKS, Contender, Run, contenders, fingerprint, load, plan
-from lognet.sweep.summary import Row, TaskSummary, difference, summarise, table
+from lognet.sweep.summary import Row, TaskSummary, difference, summarise
+from lognet.sweep.tables import text
 from lognet.sweep.train import batches, build, histogram, ladder, make_optimizer, schedule, train
 
 from .test_data import write_cifar
@@ -118,7 +119,7 @@ def test_a_run_that_diverges_is_a_result(digits):
         "fingerprint": run.fingerprint, "settings": run.settings, "versions": {}, **record,
     }  # fmt: skip
     summary = summarise([whole])
-    assert "1 (1 diverged)" in table(summary)
+    assert "1 (1 diverged)" in text(summary)
 
 
 def test_schedule_rises_then_falls():
