@@ -13,6 +13,7 @@ from .. import autograd
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
 from .forms import WeightForm, check_layout, columns_of, one_column
+from .masks import Prunable
 from .parameters import check_bits, glorot, make_parameter, write_
 
 Size = int | Sequence[int]
@@ -166,7 +167,7 @@ def _check_sizes(input: Tensor, weight: Tensor, algebra: Algebra, in_tuples: int
         )
 
 
-class _AlgebraConv(nn.Module):
+class _AlgebraConv(Prunable):
     """What all of them share: sizes, parameters, padding modes."""
 
     over: int
@@ -189,7 +190,6 @@ class _AlgebraConv(nn.Module):
         algebra: str | Algebra,
         bits: int | None = None,
         layout: str = "tuples",
-        output_padding: Size = 0,
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
@@ -208,10 +208,7 @@ class _AlgebraConv(nn.Module):
             raise ValueError(f"padding must be an int, a sequence, 'same' or 'valid', got {padding!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = self._each("kernel_size", kernel_size), self._each("stride", stride)
-        self.dilation, self.output_padding = (
-            self._each("dilation", dilation),
-            self._each("output_padding", output_padding),
-        )
+        self.dilation = self._each("dilation", dilation)
         self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else self._each("padding", padding)
         if padding == "same" and any(step != 1 for step in self.stride):
             raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
@@ -283,8 +280,8 @@ class _AlgebraConv(nn.Module):
         text = f"{self.in_channels}, {self.out_channels}, algebra={self.algebra}, kernel_size={self.kernel_size}"
         defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
         for name, default in defaults.items():
-            value = getattr(self, name)
-            text += "" if value == (default,) * self.over else f", {name}={value}"
+            value = getattr(self, name, default)  # output_padding: transposed ones have it
+            text += "" if value in (default, (default,) * self.over) else f", {name}={value}"
         text += "" if self.groups == 1 else f", groups={self.groups}"
         text += "" if self.bias is not None else ", bias=False"
         text += "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode}"
@@ -392,8 +389,14 @@ class _AlgebraConvTranspose(_AlgebraConv):
             algebra=algebra,
             bits=bits,
             layout=layout,
-            output_padding=output_padding,
         )
+        self.output_padding = self._each("output_padding", output_padding)
+        limits = [max(sides) for sides in zip(self.stride, self.dilation, strict=True)]
+        if any(not 0 <= extra < limit for extra, limit in zip(self.output_padding, limits, strict=True)):
+            raise ValueError(
+                f"output_padding={output_padding} must be at least 0 and below the larger of stride and dilation,"
+                f" {', '.join(map(str, limits))} here"
+            )
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """`output_size`, as in torch.nn, chooses among the sizes that the stride leaves open."""
@@ -447,3 +450,8 @@ class AlgebraConvTranspose3d(_AlgebraConvTranspose):
     """
 
     over = 3
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, _AlgebraConv)
+"""Every convolution, real or over an algebra; those of an algebra include the transposed ones."""
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, _AlgebraConvTranspose)

@@ -10,23 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .attention import AlgebraMultiheadAttention
-from .conv import (
-    AlgebraConv1d,
-    AlgebraConv2d,
-    AlgebraConv3d,
-    AlgebraConvTranspose1d,
-    AlgebraConvTranspose2d,
-    AlgebraConvTranspose3d,
-)
+from .conv import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from .linear import AlgebraLinear
 from .norm import AlgebraWhitening
 from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, AlgebraConv1d, AlgebraConv2d, AlgebraConv3d)
-_TRANSPOSED = (
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(AlgebraConvTranspose1d, AlgebraConvTranspose2d, AlgebraConvTranspose3d),
-)
 _RECURRENT = (nn.GRU, nn.LSTM, nn.RNN, AlgebraGRU, AlgebraLSTM)
 _CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell, AlgebraGRUCell, AlgebraLSTMCell)
 _ATTENTION = (nn.MultiheadAttention, AlgebraMultiheadAttention)
@@ -105,9 +93,9 @@ def _hook(counted: Flops, name: str, count: Counter) -> Callable[..., None]:
 def _counter(module: nn.Module) -> Counter | None:
     if isinstance(module, (nn.Linear, AlgebraLinear)):
         return _linear
-    if isinstance(module, _TRANSPOSED):
+    if isinstance(module, TRANSPOSED_CONVOLUTIONS):
         return _conv_transposed
-    if isinstance(module, _CONVS):
+    if isinstance(module, CONVOLUTIONS):
         return _conv
     if isinstance(module, (*_RECURRENT, *_CELLS)):
         return _recurrent

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .algebra import Algebra, tuples_in
 from .forms import check_layout
+from .masks import Prunable
 from .parameters import check_bits, glorot, make_parameter, write_
 from .products import products_of
 
@@ -56,7 +57,7 @@ def check_input(input: Tensor, in_features: int, size: int, name: str = "in_feat
         )
 
 
-class AlgebraLinear(nn.Module):
+class AlgebraLinear(Prunable):
     """A linear layer whose weights and activations are tuples of an algebra; in and out as `torch.nn.Linear`.
 
     A d_in x d_out layer has d_in * d_out / A parameters (and d_out biases), and `Algebra.multiplies` / A^2 times the

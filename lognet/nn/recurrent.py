@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..autograd import Steps, in_form
 from .algebra import Algebra, tuples_in
 from .forms import columns_of
 from .linear import check_input
+from .masks import Prunable
 from .parameters import check_bits, glorot, make_parameter, write_
 from .products import products_of
 
@@ -34,7 +35,7 @@ def _lstm(x: Tensor, h: Tensor, state: State) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Prunable):
     """What layers and cells share: parameters named and gated as torch's, and the step."""
 
     gates: int

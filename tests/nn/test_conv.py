@@ -190,8 +190,18 @@ def test_each_component_is_glorot_initialised(name):
         (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(1, 4, 5, 5)), "with 8 channels"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(8, 5)), "2 dimensions behind"),
         (lambda: algebra_conv(torch.ones(1, 4, 5), torch.ones(4, 4), "H"), "1 to 3 kernel"),
+        (
+            lambda: nn.AlgebraConvTranspose2d(8, 8, 3, stride=2, output_padding=2, algebra="H"),
+            "output_padding=2 must be at least 0 and below the larger of stride and dilation, 2, 2 here",
+        ),
     ],
 )
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [nn.AlgebraConv1d, nn.AlgebraConv2d, nn.AlgebraConv3d])
+def test_output_padding_is_for_transposed_ones(make):
+    with pytest.raises(TypeError, match="output_padding"):
+        make(8, 8, 3, algebra="H", output_padding=1)
