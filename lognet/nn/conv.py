@@ -14,7 +14,8 @@ from ..autograd import dense
 from .algebra import Algebra, tuples_in
 from .forms import WeightForm, check_layout, columns_of, one_column
 from .masks import Prunable
-from .parameters import check_bits, glorot, make_parameter, write_
+from .parameters import check_bits, check_dtype, glorot, make_parameter, write_
+from .sizes import check_count, nearest_divisors
 
 Size = int | Sequence[int]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -165,6 +166,7 @@ def _check_sizes(input: Tensor, weight: Tensor, algebra: Algebra, in_tuples: int
             f"input must be (batch, channels, *) or (channels, *) with {in_tuples * algebra.size} channels"
             f" ({in_tuples} tuples of {algebra.size}) and {over} dimensions behind, got {tuple(input.shape)}"
         )
+    check_dtype(input, weight)
 
 
 class _AlgebraConv(Prunable):
@@ -193,15 +195,17 @@ class _AlgebraConv(Prunable):
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            tuples = tuples_in(channels, self.algebra, name)
-            if groups < 1 or tuples % groups:
-                raise ValueError(
-                    f"groups={groups} must divide the {tuples} tuples of {name}={channels} (algebra {self.algebra}, tuples"
-                    f" of {self.algebra.size}); for a depthwise convolution use groups={tuples}"
-                )
-        tuples = 0 if self.transposed or layout == "columns" else in_channels // self.algebra.size // groups
-        self._form = _form(self.algebra, tuples, self.transposed)
+        inputs = tuples_in(in_channels, self.algebra, "in_channels")
+        outputs = tuples_in(out_channels, self.algebra, "out_channels")
+        if inputs % check_count("groups", groups) or outputs % groups:
+            raise ValueError(
+                f"groups={groups} must divide the tuples of in_channels={in_channels} and out_channels={out_channels},"
+                f" {inputs} and {outputs} tuples of {self.algebra.size} (algebra {self.algebra}); for these use"
+                f" groups={nearest_divisors(groups, inputs, outputs)}"
+            )
+        self._form = _form(
+            self.algebra, 0 if self.transposed or layout == "columns" else inputs // groups, self.transposed
+        )
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid"):

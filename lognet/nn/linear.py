@@ -10,7 +10,7 @@ from torch import Tensor
 from .algebra import Algebra, tuples_in
 from .forms import check_layout
 from .masks import Prunable
-from .parameters import check_bits, glorot, make_parameter, write_
+from .parameters import check_bits, check_dtype, glorot, make_parameter, write_
 from .products import products_of
 
 
@@ -31,6 +31,7 @@ def algebra_linear(
 
     Raises:
         ValueError: sizes that do not fit the weight, or an unknown layout.
+        TypeError: an input of another dtype than the weight, outside autocast.
 
     Source: AlgebraNets, section 2.4 and appendix E (the sum of products there, in one call).
 
@@ -43,18 +44,20 @@ def algebra_linear(
         raise ValueError(
             f"weight must be (out_tuples, in_tuples, {algebra.size}) for algebra {algebra}, got {tuple(weight.shape)}"
         )
-    check_input(input, weight.shape[1] * algebra.size, algebra.size)
+    check_input(input, weight.shape[1] * algebra.size, weight)
     product = products_of(algebra).choose(input)
     return product.apply(input, weight, bias, layout, product)
 
 
-def check_input(input: Tensor, in_features: int, size: int, name: str = "in_features") -> None:
-    """Raise ValueError unless `input` has `in_features` last; `name` is that of the layer's argument."""
+def check_input(input: Tensor, in_features: int, weight: Tensor, name: str = "in_features") -> None:
+    """Raise unless `input` has `in_features` last and the dtype of `weight`; `name` is that of the layer's argument."""
     if input.dim() == 0 or input.shape[-1] != in_features:
+        size = weight.shape[-1]
         raise ValueError(
             f"input must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
+    check_dtype(input, weight)
 
 
 class AlgebraLinear(Prunable):
@@ -120,7 +123,7 @@ class AlgebraLinear(Prunable):
             write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
-        check_input(input, self.in_features, self.algebra.size)
+        check_input(input, self.in_features, self.weight)
         product = self._products.choose(input)
         return product.apply(input, self.weight, self.bias, self.layout, product)
 

@@ -180,7 +180,10 @@ def test_each_component_is_glorot_initialised(name):
     ("make", "message"),
     [
         (lambda: nn.AlgebraConv2d(6, 8, 3, algebra="H"), "in_channels=6 must be a positive multiple of 4"),
-        (lambda: nn.AlgebraConv2d(8, 8, 3, groups=8, algebra="H"), "for a depthwise convolution use groups=2"),
+        (
+            lambda: nn.AlgebraConv2d(8, 8, 3, groups=8, algebra="H"),
+            "groups=8 must divide .* in_channels=8 and out_channels=8, 2 and 2 tuples of 4 .* use groups=2",
+        ),
         (lambda: nn.AlgebraConv2d(8, 8, (3, 3, 3), algebra="H"), r"kernel_size must be an int or 2 of them"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, padding="some", algebra="H"), "'same' or 'valid', got 'some'"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, 2, padding="same", algebra="H"), "padding='same' needs stride 1"),
@@ -205,3 +208,10 @@ def test_errors(make, message):
 def test_output_padding_is_for_transposed_ones(make):
     with pytest.raises(TypeError, match="output_padding"):
         make(8, 8, 3, algebra="H", output_padding=1)
+
+
+@pytest.mark.parametrize("make", [nn.AlgebraConv1d, nn.AlgebraConvTranspose1d])
+@pytest.mark.parametrize("name", ["R", "M2R", "D4"])
+def test_input_of_another_dtype(make, name):
+    with pytest.raises(TypeError, match="input is torch.float64 but the parameters are torch.float32"):
+        make(8, 8, 3, algebra=name)(torch.ones(1, 8, 5, dtype=torch.float64))
