@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..nn import Algebra
 from .data import Dataset, load_cifar10, load_digits, load_text
 from .errors import SweepError
 
@@ -102,8 +104,8 @@ TASKS = {
 """The tasks on real layers, the costliest first: it is started first, so that short runs fill the end of a sweep."""
 
 REAL = "R"
-MODELS = (REAL, "C", "H", "M2R", "M4R", "M2C", "D2", "D4")
-"""The algebras whose tuples divide the widths of every task's network."""
+MODELS = (REAL, "C", "H", "M2R", "M3R", "M4R", "M2C", "D2", "D3", "D4")
+"""The algebras of whose layers the networks can be built."""
 
 
 def task_name(base: str, model: str) -> str:
@@ -129,7 +131,19 @@ def find_task(name: str) -> Task:
         return task
     if algebra not in MODELS or algebra == REAL:
         raise KeyError(name)
-    return replace(task, name=name, title=f"{task.title}, over {algebra}", model={**task.model, "algebra": algebra})
+    title, model = f"{task.title}, over {algebra}", {**task.model, "algebra": algebra}
+    model["width"] = _whole_tuples(task.model["width"], algebra, task.model.get("heads", 1))
+    title += f", {model['width']} wide" * (model["width"] != task.model["width"])
+    return replace(task, name=name, title=title, model=model)
+
+
+def _whole_tuples(width: int, algebra: str, heads: int) -> int:
+    """The real width nearest to a task's that tuples, and the heads of an attention, divide.
+
+    It is the task's own for tuples of 2, 4, 8 and 16, and another for those of 3 and 9.
+    """
+    unit = math.lcm(Algebra(algebra).size, heads)
+    return max(1, round(width / unit)) * unit
 
 
 def is_task(name: Any) -> bool:

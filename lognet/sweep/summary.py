@@ -160,7 +160,7 @@ def _aligned(heads: list[str], body: list[list[str]]) -> list[str]:
 
 
 def comparison(summaries: Sequence[TaskSummary]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """For every task with several models: one line a model, its metric at each precision beside its size and work."""
+    """For every task with several models: one line a model, its metric at each precision beside its real width, size and work."""
     bases: dict[str, list[TaskSummary]] = {}
     for summary in summaries:
         bases.setdefault(find_base(summary.task.name), []).append(summary)
@@ -169,7 +169,7 @@ def comparison(summaries: Sequence[TaskSummary]) -> dict[str, tuple[list[str], l
         if len(variants) > 1:
             who = sorted({row.contender for s in variants for row in s.rows}, key=lambda c: c.order)
             fewest = who[-1]
-            heads = ["", *(c.label for c in who), "parameters", f"bytes, {fewest.label}", "multiply-adds"]
+            heads = ["", *(c.label for c in who), "width", "parameters", f"bytes, {fewest.label}", "multiply-adds"]
             tables[base] = heads, [_model_line(s, who, fewest) for s in variants]
     return tables
 
@@ -179,7 +179,8 @@ def _model_line(summary: TaskSummary, who: Sequence[Contender], fewest: Contende
     means = ["-" if row is None or row.mean is None else summary.number(row.mean) for row in rows]
     last, first = summary.row(fewest.key), summary.rows[0].records[0]
     held = "-" if last is None else f"{last.records[0]['bytes']['weights']:,}"
-    return [summary.task.name, *means, f"{first['bytes']['parameters']:,}", held, f"{first['macs']:,}"]
+    width = str(summary.settings["model"]["width"])
+    return [summary.task.name, *means, width, f"{first['bytes']['parameters']:,}", held, f"{first['macs']:,}"]
 
 
 def table(summaries: Sequence[TaskSummary]) -> str:

@@ -2,6 +2,12 @@
 
 import csv
 
+import pytest
+
+from lognet.nn import Algebra, algebraize
+from lognet.sweep.models import ConvNet
+from lognet.sweep.plan import MODELS, TASKS, find_task
+
 from .conftest import document, sweep
 
 
@@ -29,5 +35,49 @@ def test_models_are_compared_in_one_command(tmp_path):
 def test_an_unknown_model(tmp_path):
     code, stdout, stderr = sweep("--model", "Q", "--out", tmp_path / "sweep")
     assert (code, stdout) == (2, "")
-    assert stderr == "lognet sweep: error: unknown model 'Q'; the models are R, C, H, M2R, M4R, M2C, D2, D4\n"
+    assert stderr == "lognet sweep: error: unknown model 'Q'; the models are R, C, H, M2R, M3R, M4R, M2C, D2, D3, D4\n"
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("algebra", MODELS[1:])
+@pytest.mark.parametrize("base", TASKS)
+def test_widths_are_whole_tuples_and_said_where_they_differ(base, algebra):
+    task, variant = TASKS[base], find_task(f"{base}/{algebra}")
+    size, width, heads = Algebra(algebra).size, variant.model["width"], variant.model.get("heads", 1)
+    assert width % size == 0
+    assert width % heads == 0
+    assert abs(width - task.model["width"]) <= size * heads / 2
+    same = width == task.model["width"]
+    assert same == (size in (2, 4, 8, 16))
+    assert variant.title == f"{task.title}, over {algebra}" + ("" if same else f", {width} wide")
+    if base == "digits":
+        assert list(algebraize(ConvNet(10, width), algebra, skip=("head",)).kept) == ["features.0", "head"]
+
+
+def test_tuples_of_nine_and_three(tmp_path):
+    words = [
+        "--tasks",
+        "digits",
+        "text",
+        "--precisions",
+        "8",
+        "--seeds",
+        "0",
+        "--steps",
+        "2",
+        "--out",
+        tmp_path / "out",
+    ]
+    code, stdout, stderr = sweep(*words, "--model", "M3R", "D3")
+    assert code == 0, stderr
+    assert "Handwritten digits, conv net, over M3R, 36 wide" in stdout
+    assert "2-layer transformer, over D3, 60 wide" in stdout
+    runs = {r["task"]: r for r in document(tmp_path / "out")["runs"]}
+    assert {name: run["settings"]["task"]["model"]["width"] for name, run in runs.items()} == {
+        "digits/M3R": 36,
+        "digits/D3": 33,
+        "text/M3R": 72,
+        "text/D3": 60,
+    }
+    compared = next(line for line in stdout.splitlines() if line.startswith("digits/M3R "))
+    assert compared.split()[2] == "36"
