@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import Algebra, AlgebraGRU, AlgebraLinear, TupleLift
+from ..nn.sizes import check_count
 from .parts import Parts
 
 
@@ -51,6 +52,7 @@ class CharGRU(nn.Module):
     ) -> None:
         super().__init__()
         parts = Parts(algebra, bits, device=device, dtype=dtype)
+        check_count("layers", layers, least=0)
         hidden_size = parts.chosen("hidden_size", hidden_size, 2048)
         self.gru = AlgebraGRU(hidden_size, hidden_size, **parts.options)
         self.embedding = nn.Embedding(vocabulary, hidden_size // parts.algebra.size, **parts.like)

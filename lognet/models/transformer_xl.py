@@ -96,7 +96,7 @@ class TransformerXL(nn.Module):
     at the start), to logits (batch, length, vocabulary) and the next memories, without gradients.
 
     Raises:
-        ValueError: a width that is not a multiple of A.
+        ValueError: a width that is not a multiple of A, or memories of another batch.
 
     Source: AlgebraNets, section 4.3 (its "efficient" model: 24 layers, width 512, 4 heads of 128, feed-forward 1536),
     after Dai et al. 2019.
@@ -126,6 +126,7 @@ class TransformerXL(nn.Module):
     ) -> None:
         super().__init__()
         parts = Parts(algebra, bits, device=device, dtype=dtype)
+        check_count("layers", layers)
         check_count("heads", heads)
         check_count("memory", memory, least=0)
         width = parts.chosen("width", width, 512)
@@ -143,6 +144,9 @@ class TransformerXL(nn.Module):
         x = self.dropout(self.embedding(input))
         if memory is None:
             memory = x.new_zeros(len(self.layers), x.shape[0], 0, self.width)
+        expected = (len(self.layers), x.shape[0], memory.shape[2] if memory.dim() == 4 else "past", self.width)
+        if tuple(memory.shape) != expected:
+            raise ValueError(f"memory must be (layers, batch, past, width), {expected} here, got {tuple(memory.shape)}")
         distances = self.dropout(self._distances(memory.shape[2] + x.shape[1], x))
         kept = []
         for layer, past in zip(self.layers, memory, strict=True):

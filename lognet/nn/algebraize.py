@@ -44,8 +44,10 @@ _LAYERS: dict[type[nn.Module], tuple[Any, tuple[str, ...]]] = {
     nn.MultiheadAttention: (AlgebraMultiheadAttention, _HEADS),
 }
 _READERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
-_HOOKS += ("_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 
 
 @dataclass
@@ -108,6 +110,8 @@ def algebraize(
     kept 0: in_features=6 must be a positive multiple of 4, the tuple size of H; nearest is 8
     128 parameters before, 80 after
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     algebra = Algebra.of(algebra)
     check_bits(bits)
     if init not in INITS:
@@ -127,8 +131,8 @@ def algebraize(
     for name, module in list(model.named_modules()):
         if id(module) in inside or not _has_weights(module):
             continue
-        whole = module if isinstance(module, tuple(_LAYERS)) else getattr(module, "parametrizations", nn.Module())
-        inside |= {id(part) for part in whole.modules()}
+        whole = isinstance(module, tuple(_LAYERS))
+        inside |= {id(part) for name, part in module.named_modules() if whole or name.startswith("parametrizations")}
         why = _obstacle(model, name, module, patterns, users)
         if why is None:
             try:

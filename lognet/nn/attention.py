@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .linear import AlgebraLinear
+from .linear import AlgebraLinear, check_input
 from .parameters import check_bits, make_parameter
 from .sizes import check_count, nearest_divisors
 
@@ -116,9 +116,18 @@ class AlgebraMultiheadAttention(nn.Module):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        check_input(query, self.embed_dim, self.q_proj.weight, "embed_dim", "query")
+        check_input(key, self.kdim, self.k_proj.weight, "kdim", "key")
+        check_input(value, self.vdim, self.v_proj.weight, "vdim", "value")
+        if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
+            sizes = ", ".join(str(tuple(x.shape[:2])) for x in (query, key, value))
+            raise ValueError(
+                "query, key and value must be of one batch, key and value of one length; their (batch, length) are"
+                f" {sizes}"
+            )
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         added = 0  # keys behind those given, which no mask hides
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             k, v, added = _with_row(k, dense(self.bias_k)), _with_row(v, dense(self.bias_v)), added + 1
         if self.add_zero_attn:
             zero = k.new_zeros(1, 1, self.embed_dim)

@@ -49,15 +49,20 @@ def algebra_linear(
     return product.apply(input, weight, bias, layout, product)
 
 
-def check_input(input: Tensor, in_features: int, weight: Tensor, name: str = "in_features") -> None:
-    """Raise unless `input` has `in_features` last and the dtype of `weight`; `name` is that of the layer's argument."""
+def check_input(
+    input: Tensor, in_features: int, weight: Tensor, name: str = "in_features", what: str = "input"
+) -> None:
+    """Raise unless `input` has `in_features` last and the dtype of `weight`.
+
+    The message calls the width `name`, as the layer's argument, and the input `what`.
+    """
     if input.dim() == 0 or input.shape[-1] != in_features:
         size = weight.shape[-1]
         raise ValueError(
-            f"input must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
+            f"{what} must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
-    check_dtype(input, weight)
+    check_dtype(input, weight, what)
 
 
 class AlgebraLinear(Prunable):

@@ -20,7 +20,7 @@ class Prunable(nn.Module):
     """A layer whose parameters named ``weight...``, (*, A), are tuples of its `algebra` and can be pruned.
 
     The mask of a float weight is a buffer of its name and ``_keep``, present once something is pruned and part of the
-    state dict from then on. Loading a state dict takes over the pruned set that is in it.
+    state dict from then on. Loading a state dict takes over the pruned set of every weight that is in it.
     """
 
     algebra: Algebra
@@ -28,7 +28,7 @@ class Prunable(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """torch's, with the masks aside: a fresh layer does not have their buffers yet."""
         saved = {}
-        for name in self._parameters:
+        for name in (name for name in self._parameters if prefix + name in state_dict):
             self._buffers.pop(name + SUFFIX, None)
             saved[name] = state_dict.pop(prefix + name + SUFFIX, _by_tuples(state_dict.get(prefix + name)))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -128,9 +128,12 @@ class _Recurrent(Prunable):
         shapes = [(*leading, size) for size in self._state_sizes]
         if hx is None:
             return tuple(self._to_columns(like.new_zeros(shape)) for shape in shapes)
-        given, names = (hx, ("hx[0]", "hx[1]")) if self.states > 1 else ((hx,), ("hx",))
-        if not isinstance(given, (tuple, list)) or len(given) != len(shapes):
-            raise TypeError(f"hx must be the pair (h, c) of tensors, got {type(hx).__name__}")
+        pair = self.states > 1
+        given, names = (hx, ("hx[0]", "hx[1]")) if pair else ((hx,), ("hx",))
+        if not isinstance(given, (tuple, list)) or [isinstance(s, Tensor) for s in given] != [True] * len(shapes):
+            raise TypeError(
+                f"hx must be {'the pair (h, c) of tensors' if pair else 'a tensor'}, got {type(hx).__name__}"
+            )
         for name, s, shape in zip(names, given, shapes, strict=False):
             if tuple(s.shape) != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(s.shape)}")
@@ -260,7 +263,7 @@ class _Layers(_Recurrent):
         check_input(input, self.input_size, next(self.parameters()), "input_size")
         if input.dim() == 2:
             if hx is not None:
-                hx = tuple(s.unsqueeze(1) for s in hx) if self.states > 1 else hx.unsqueeze(1)
+                hx = tuple(s.unsqueeze(1) for s in hx) if isinstance(hx, (tuple, list)) else hx.unsqueeze(1)
             out, state = self._layers(input.unsqueeze(1), hx, None)
             return out.squeeze(1), tuple(s.squeeze(1) for s in state)
         out, state = self._layers(input.transpose(0, 1) if self.batch_first else input, hx, None)
@@ -271,7 +274,11 @@ class _Layers(_Recurrent):
         _, sizes, order, back = input
         padded, lengths = pad_packed_sequence(PackedSequence(input.data, sizes))
         if hx is not None and order is not None:
-            hx = tuple(s.index_select(1, order) for s in hx) if self.states > 1 else hx.index_select(1, order)
+            hx = (
+                tuple(s.index_select(1, order) for s in hx)
+                if isinstance(hx, (tuple, list))
+                else hx.index_select(1, order)
+            )
         active = torch.arange(len(padded)).unsqueeze(1) < lengths
         out, state = self._layers(padded, hx, active.to(padded.device)[..., None, None])
         packed = PackedSequence(pack_padded_sequence(out, lengths).data, sizes, order, back)

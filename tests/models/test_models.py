@@ -109,6 +109,15 @@ def test_cost_of_the_models():
         (lambda: ResNet(34), "depth must be one of 18, 50"),
         (lambda: CifarResNet(norm="layer"), "norm must be one of 'batch', 'whitening'"),
         (lambda: CifarResNet(activation="tanh"), "activation must be one of 'relu', 'swish'"),
+        (lambda: ResNet(18, width=0), "width must be positive"),
+        (lambda: MobileNetV1(width=-1.0), "width must be positive"),
+        (lambda: CharGRU("H", 16, layers=-1), "layers must be at least 0, got -1"),
+        (
+            lambda: TransformerXL("H", 10, 16, 1, 2, feed_forward=16)(
+                torch.zeros(2, 3).long(), torch.ones(1, 3, 2, 16)
+            ),
+            r"memory must be \(layers, batch, past, width\), \(1, 2, 2, 16\) here, got \(1, 3, 2, 16\)",
+        ),
         (lambda: CharGRU("H", hidden_size=6), "^hidden_size=6 must be a positive multiple of 4, .* nearest is 8"),
         (lambda: TransformerXL("H", width=6), "^width=6 must be a positive multiple of 4, .* nearest is 8"),
         (lambda: TransformerXL("H", feed_forward=6), "^feed_forward=6 must be a positive multiple of 4"),

@@ -235,6 +235,7 @@ def test_other_obstacles():
         (lambda: algebraize(nn.Linear(4, 4), "H", skip=["x"]), ValueError, "'x' matches no module"),
         (lambda: algebraize(nn.Linear(4, 4), "H", skip=[3]), TypeError, "fnmatch patterns and module classes, got 3"),
         (lambda: algebraize(nn.Linear(4, 4), "H", bits=99), ValueError, "bits must be from 2 to 16, got 99"),
+        (lambda: algebraize("model", "H"), TypeError, "model must be a torch.nn.Module, got str"),
         (lambda: algebraize(lognet.wrap(nn.Linear(4, 4)), "H"), ValueError, "before lognet.wrap"),
     ],
 )

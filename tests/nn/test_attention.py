@@ -122,6 +122,14 @@ def test_log_weights():
             lambda: AlgebraMultiheadAttention(8, 4, algebra="H"),
             "num_heads=4 must divide the 2 tuples of embed_dim=8 .* use num_heads=2, or for these heads a multiple of 16",
         ),
+        (
+            lambda: AlgebraMultiheadAttention(8, 2, algebra="H")(torch.ones(2, 3, 8), *[torch.ones(2, 3, 4)] * 2),
+            "key must have kdim=8 last",
+        ),
+        (
+            lambda: AlgebraMultiheadAttention(8, 2, algebra="H")(torch.ones(2, 3, 8), *[torch.ones(2, 4, 8)] * 2),
+            r"of one batch, key and value of one length; their \(batch, length\) are \(3, 2\), \(4, 2\)",
+        ),
         (lambda: AlgebraMultiheadAttention(8, 0, algebra="H"), "num_heads must be at least 1, got 0"),
         (lambda: AlgebraMultiheadAttention(8, 2, kdim=6, algebra="H"), "kdim=6 must be a positive multiple of 4"),
         (lambda: AlgebraMultiheadAttention(8, 2, 2.0, algebra="H"), "dropout must be a probability"),

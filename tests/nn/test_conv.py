@@ -185,6 +185,9 @@ def test_each_component_is_glorot_initialised(name):
             "groups=8 must divide .* in_channels=8 and out_channels=8, 2 and 2 tuples of 4 .* use groups=2",
         ),
         (lambda: nn.AlgebraConv2d(8, 8, (3, 3, 3), algebra="H"), r"kernel_size must be an int or 2 of them"),
+        (lambda: nn.AlgebraConv2d(8, 8, 0, algebra="H"), "kernel_size must be at least 1, got 0"),
+        (lambda: nn.AlgebraConv2d(8, 8, 3, stride=(1, 0), algebra="H"), "stride must be at least 1, got 0"),
+        (lambda: nn.AlgebraConv2d(8, 8, 3, padding=-1, algebra="H"), "^padding must be at least 0, got -1"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, padding="some", algebra="H"), "'same' or 'valid', got 'some'"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, 2, padding="same", algebra="H"), "padding='same' needs stride 1"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, padding_mode="x", algebra="H"), "padding_mode must be one of"),
@@ -195,7 +198,7 @@ def test_each_component_is_glorot_initialised(name):
         (lambda: algebra_conv(torch.ones(1, 4, 5), torch.ones(4, 4), "H"), "1 to 3 kernel"),
         (
             lambda: nn.AlgebraConvTranspose2d(8, 8, 3, stride=2, output_padding=2, algebra="H"),
-            "output_padding=2 must be at least 0 and below the larger of stride and dilation, 2, 2 here",
+            "output_padding=2 must be below the larger of stride and dilation, 2, 2 here",
         ),
     ],
 )

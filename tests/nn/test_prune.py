@@ -282,6 +282,13 @@ def test_state_dicts_carry_the_pruned_set_between_float_and_log(saved, loaded):
     assert same(zeros_of(model), zeros_of(other))
 
 
+def test_a_state_dict_without_the_weight_leaves_the_pruned_set():
+    model = nn.AlgebraLinear(16, 16, algebra="H")
+    Pruner(model, ZhuGupta(0.5, steps=10)).prune(0.5)
+    model.load_state_dict({"bias": torch.ones(16)}, strict=False)
+    assert int((~get_mask(model, "weight")).sum()) == 8
+
+
 def test_a_state_dict_of_other_sizes_is_refused_as_torch_does():
     model = nn.AlgebraLinear(16, 16, algebra="H")
     Pruner(model, ZhuGupta(0.5, steps=10)).prune(0.5)

@@ -228,6 +228,8 @@ def test_errors(make, message):
     [
         (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(2, 3, 8).double()), "input is torch.float64 but the parameters"),
         (lambda: nn.AlgebraLSTMCell(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(3, 8)), r"the pair \(h, c\)"),
+        (lambda: nn.AlgebraLSTM(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(1, 8)), r"the pair \(h, c\)"),
+        (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(2, 3, 8), (torch.ones(1, 3, 8),)), "hx must be a tensor, got tuple"),
         (
             lambda: nn.AlgebraGRUCell(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(3, 8).double()),
             "hx is torch.float64 but the parameters are torch.float32",
