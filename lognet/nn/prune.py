@@ -165,11 +165,12 @@ class Pruner:
             raise ValueError("the model has no weights of tuples to prune; it needs layers of lognet.nn not excluded")
         self._hold()
 
-    def _weights(self) -> Iterator[tuple[str, Prunable, str]]:
-        """The qualified name, module and name in it of each weight."""
+    def _weights(self, but: tuple[str | type[nn.Module], ...] | None = None) -> Iterator[tuple[str, Prunable, str]]:
+        """The qualified name, module and name in it of each weight, but for those excluded."""
         seen: set[int] = set()
+        but = self.exclude if but is None else but
         for path, module in self.model.named_modules():
-            if not isinstance(module, Prunable) or any(_matches(path, module, pattern) for pattern in self.exclude):
+            if not isinstance(module, Prunable) or any(_matches(path, module, pattern) for pattern in but):
                 continue
             for name, p in module.named_parameters(recurse=False):
                 if name.startswith("weight") and id(p) not in seen:
@@ -204,10 +205,11 @@ class Pruner:
 
     @torch.no_grad()
     def _hold(self) -> None:
-        """Float weights: zero what is pruned, and its gradient from now on."""
-        for _, module, name in self._weights():
-            weight, keep = module.get_parameter(name), get_mask(module, name)
-            if keep is None or isinstance(weight, LogTensor):
+        """Float weights: zero what is pruned, by whomever, and its gradient from now on."""
+        for _, module, name in self._weights(but=()):
+            weight = module.get_parameter(name)
+            keep = None if isinstance(weight, LogTensor) else get_mask(module, name)
+            if keep is None:
                 continue
             weight.masked_fill_(~keep, 0)
             hooks = (weight._backward_hooks or {}).values()

@@ -228,6 +228,18 @@ def test_a_copy_and_a_second_pruner_go_on_from_the_pruned_set(bits):
     assert all((zeros_of(model)[n] | ~pruned[n]).all() for n in pruned)
 
 
+def test_what_another_pruner_pruned_is_held_also_where_this_one_does_not_prune():
+    model = model_of(None)
+    Pruner(model, ZhuGupta(0.5, steps=10)).prune(0.5)
+    pruned = zeros_of(model)
+    second = Pruner(copy.deepcopy(model), ZhuGupta(0.5, steps=10**6), exclude=["0"])
+    train(second.model, second, make=FOREIGN)
+    with torch.no_grad():
+        second.model[0].weight.add_(1)
+    second.step()
+    assert same(pruned, zeros_of(second.model))
+
+
 def test_pruning_tuples_does_not_bring_pruned_components_back():
     layer = nn.AlgebraLinear(16, 16, algebra="H", dtype=torch.float64)
     Pruner(layer, ZhuGupta(0.5, steps=10), "component").prune(0.5)
