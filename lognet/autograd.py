@@ -63,13 +63,14 @@ class _Linear(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
+        rows = _rows_of(grad)  # once: it copies a transposed gradient
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ formed(weight, ctx.form).conj()  # complex where the form is
+            grad_x = (rows @ formed(weight, ctx.form).conj()).view(x.shape)  # complex where the form is
         if ctx.needs_input_grad[1]:
             # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
-            grad_weight = collapsed((_rows_of(grad).mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
+            grad_weight = collapsed((rows.mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
         if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
-            grad_bias = _rows_of(grad).sum(0)
+            grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias, None
 
 

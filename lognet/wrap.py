@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .nn.factored import mask_structural_zeros
+from .nn.masks import get_mask, set_mask
 from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
@@ -64,9 +65,9 @@ def wrap(
             argument out of bounds. Nothing is changed then.
         TypeError: a complex parameter or an argument of the wrong type.
 
-    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row, and so do the
-    zeros of a PHM layer's rule taken from an algebra. A warning says
-    if an optimizer already holds parameters of the model: it would go on moving the old ones.
+    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row; so do the zeros of
+    a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if an optimizer
+    already holds parameters of the model: it would go on moving the old ones.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
 
@@ -107,7 +108,8 @@ def wrap(
 def unwrap(model: nn.Module) -> nn.Module:
     """Turn every LogTensor parameter of a model back into a float parameter, in place, and return the model.
 
-    The values are those that the LogTensors stood for, in the dtype that they reported. Make a new optimizer.
+    The values are those that the LogTensors stood for, in the dtype that they reported; the pruned are zero, and a
+    `lognet.nn.prune.Pruner` goes on holding them there. Make a new optimizer.
 
     Raises:
         ValueError: the model has no LogTensor parameter.
@@ -148,10 +150,9 @@ def requantize(
         exponent, negative = old.codes()
         magnitude = old.format.decode(exponent, torch.zeros_like(negative), old.scale, torch.float64)
         k = format.encode(magnitude, old.scale)
-        new = LogTensor.from_codes(
-            k, 1 - 2 * negative.to(torch.int8), bits, old.scale, format.base_precision, old.dtype
-        )
-        made[id(old)] = _parameter_like(old, new.set_mask_(old.mask) if old.mask is not None else new)
+        signs = 1 - 2 * negative.to(torch.int8)
+        new = LogTensor.from_codes(k, signs, bits, old.scale, format.base_precision, old.dtype)
+        made[id(old)] = _parameter_like(old, new)
     _replace(model, chosen, made)
     return model
 
@@ -313,8 +314,14 @@ def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:
 def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter], warn: bool = True) -> None:
     if warn:
         _warn_of_optimizers({id(slot.tensor) for slot in slots})
-    for slot in slots:  # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
+    masks = [get_mask(slot.owner, slot.attribute) for slot in slots]
+    for slot, mask in zip(slots, masks, strict=True):
+        # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
         setattr(slot.owner, slot.attribute, made[id(slot.tensor)])
+        if mask is not None:
+            new = made[id(slot.tensor)]
+            own = new.mask if isinstance(new, LogTensor) else None  # of a padding row
+            set_mask(slot.owner, slot.attribute, mask if own is None else mask & own)
 
 
 def _warn_of_optimizers(replaced: set[int]) -> None:

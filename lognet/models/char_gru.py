@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import Algebra, AlgebraGRU, AlgebraLinear, TupleLift
+from ..nn.sizes import check_count
 from .parts import Parts
 
 
@@ -16,7 +17,8 @@ class CharGRU(nn.Module):
 
     Args:
         algebra: name or `Algebra`.
-        hidden_size: real scalars, a multiple of A. The paper's Table 3 counts tuples.
+        hidden_size: real scalars, a multiple of A. The paper's Table 3 counts tuples. Default: 2048, or the multiple of
+            A nearest to it.
         vocabulary: characters in, and logits out.
         layers: readout layers.
         bits: None for float parameters, or B for LogTensors.
@@ -40,7 +42,7 @@ class CharGRU(nn.Module):
     def __init__(
         self,
         algebra: str | Algebra = "M2R",
-        hidden_size: int = 2048,
+        hidden_size: int | None = None,
         vocabulary: int = 256,
         layers: int = 5,
         *,
@@ -50,6 +52,8 @@ class CharGRU(nn.Module):
     ) -> None:
         super().__init__()
         parts = Parts(algebra, bits, device=device, dtype=dtype)
+        check_count("layers", layers, least=0)
+        hidden_size = parts.chosen("hidden_size", hidden_size, 2048)
         self.gru = AlgebraGRU(hidden_size, hidden_size, **parts.options)
         self.embedding = nn.Embedding(vocabulary, hidden_size // parts.algebra.size, **parts.like)
         self.lift = TupleLift(hidden_size // parts.algebra.size, **parts.options)

@@ -46,7 +46,7 @@ class CifarResNet(nn.Module):
     Args:
         algebra: name or `Algebra`.
         num_classes: logits.
-        width: real channels of the first stage, a multiple of A.
+        width: real channels of the first stage, a multiple of A. Default: 128, or the multiple of A nearest to it.
         blocks: residual blocks of the first and second stages, before the projecting ones.
         bits: None for float parameters, or B for LogTensors.
         norm: "batch" or "whitening".
@@ -68,7 +68,7 @@ class CifarResNet(nn.Module):
         self,
         algebra: str | Algebra = "M2R",
         num_classes: int = 10,
-        width: int = 128,
+        width: int | None = None,
         blocks: tuple[int, int] = (3, 1),
         *,
         bits: int | None = None,
@@ -80,6 +80,7 @@ class CifarResNet(nn.Module):
         super().__init__()
         parts = Parts(algebra, bits, norm, activation, device, dtype)
         size = parts.algebra.size
+        width = parts.chosen("width", width, 128)
         first = width // 2 * size if size >= 4 else width
         self.lift = TupleLift(3, dim=1, **parts.options)
         stem = [parts.conv(3 * size, first, 3)]

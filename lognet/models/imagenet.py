@@ -67,6 +67,12 @@ _DEPTHS: dict[int, tuple[type[_Basic] | type[_Bottleneck], tuple[int, ...]]] = {
 }
 
 
+def _positive(width: float) -> float:
+    if not width > 0:
+        raise ValueError(f"width must be positive, a multiplier of all channels, got {width}")
+    return width
+
+
 class ResNet(nn.Module):
     """ResNet-18 or ResNet-50 over an algebra, with the real model's real width times `width`.
 
@@ -83,7 +89,7 @@ class ResNet(nn.Module):
     Shape: (N, 3, H, W) to (N, num_classes).
 
     Raises:
-        ValueError: another depth, an unknown norm or activation.
+        ValueError: another depth, a width that is not positive, an unknown norm or activation.
 
     Source: AlgebraNets, section 4.1 and Figure 1, after He et al. 2016. Input components by a one-layer MLP.
 
@@ -110,7 +116,7 @@ class ResNet(nn.Module):
             raise ValueError(f"depth must be one of {', '.join(map(str, _DEPTHS))}, got {depth}")
         parts = Parts(algebra, bits, norm, activation, device, dtype)
         block, counts = _DEPTHS[depth]
-        channels = parts.width(64 * width)
+        channels = parts.width(64 * _positive(width))
         self.stem = nn.Sequential(
             TupleLift(3, dim=1, **parts.options),
             parts.conv(3 * parts.algebra.size, channels, 7, stride=2),
@@ -160,7 +166,7 @@ class MobileNetV1(nn.Module):
     ) -> None:
         super().__init__()
         parts = Parts(algebra, bits, norm, activation, device, dtype)
-        size, channels = parts.algebra.size, parts.width(32 * width)
+        size, channels = parts.algebra.size, parts.width(32 * _positive(width))
         layers: list[nn.Module] = [TupleLift(3, dim=1, **parts.options)]
         layers += [parts.conv(3 * size, channels, 3, stride=2), parts.norm(channels), parts.activation()]
         for outputs, stride in self._LAYERS:

@@ -14,6 +14,7 @@ from ..nn import (
     AlgebraWhitening,
     TupleNorm,
 )
+from ..nn.algebra import tuples_in
 
 NORMS = ("batch", "whitening")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
@@ -55,6 +56,17 @@ class Parts:
         """The multiple of A nearest to a number of real channels."""
         size = self.algebra.size
         return max(size, round(channels / size) * size)
+
+    def chosen(self, name: str, asked: int | None, default: float) -> int:
+        """A width that the user chose, checked, or the multiple of A nearest to the paper's.
+
+        Raises:
+            ValueError: not a positive multiple of A, naming the argument and the nearest that is.
+        """
+        if asked is None:
+            return self.width(default)
+        tuples_in(asked, self.algebra, name)
+        return asked
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
         """A convolution without bias that keeps the size but for its stride."""

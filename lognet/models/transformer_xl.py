@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import Algebra, AlgebraEmbedding, AlgebraLinear
+from ..nn.sizes import check_count
 from .parts import Parts
 
 
@@ -81,10 +82,11 @@ class TransformerXL(nn.Module):
     Args:
         algebra: name or `Algebra`.
         vocabulary: tokens in, and logits out.
-        width: real scalars of the embedding, a multiple of A.
+        width: real scalars of the embedding, a multiple of A. Default: 512, or the multiple of A nearest to it.
         layers: how many.
-        heads, head_width: of the attention; head_width, in real scalars, a multiple of A. Default: width / heads.
-        feed_forward: hidden width of the feed-forward networks.
+        heads, head_width: of the attention; head_width, in real scalars, a multiple of A. Default: the multiple of A
+            nearest to width / heads.
+        feed_forward: hidden width of the feed-forward networks, a multiple of A. Default: 1536, or the nearest to it.
         memory: past positions that each layer can see beyond its segment.
         dropout: component-wise.
         bits: None for float parameters, or B for LogTensors.
@@ -94,7 +96,7 @@ class TransformerXL(nn.Module):
     at the start), to logits (batch, length, vocabulary) and the next memories, without gradients.
 
     Raises:
-        ValueError: a width that is not a multiple of A.
+        ValueError: a width that is not a multiple of A, or memories of another batch.
 
     Source: AlgebraNets, section 4.3 (its "efficient" model: 24 layers, width 512, 4 heads of 128, feed-forward 1536),
     after Dai et al. 2019.
@@ -110,11 +112,11 @@ class TransformerXL(nn.Module):
         self,
         algebra: str | Algebra = "M2R",
         vocabulary: int = 256,
-        width: int = 512,
+        width: int | None = None,
         layers: int = 24,
         heads: int = 4,
         head_width: int | None = None,
-        feed_forward: int = 1536,
+        feed_forward: int | None = None,
         memory: int = 1536,
         dropout: float = 0.0,
         *,
@@ -124,9 +126,14 @@ class TransformerXL(nn.Module):
     ) -> None:
         super().__init__()
         parts = Parts(algebra, bits, device=device, dtype=dtype)
+        check_count("layers", layers)
+        check_count("heads", heads)
+        check_count("memory", memory, least=0)
+        width = parts.chosen("width", width, 512)
+        head_width = parts.chosen("head_width", head_width, width / heads)
+        feed_forward = parts.chosen("feed_forward", feed_forward, 1536)
         self.width, self.memory = width, memory
         self.embedding = AlgebraEmbedding(vocabulary, width, **parts.options)
-        head_width = width // heads if head_width is None else head_width
         self.layers = nn.ModuleList(
             _Layer(parts, width, heads, head_width, feed_forward, dropout) for _ in range(layers)
         )
@@ -137,6 +144,9 @@ class TransformerXL(nn.Module):
         x = self.dropout(self.embedding(input))
         if memory is None:
             memory = x.new_zeros(len(self.layers), x.shape[0], 0, self.width)
+        expected = (len(self.layers), x.shape[0], memory.shape[2] if memory.dim() == 4 else "past", self.width)
+        if tuple(memory.shape) != expected:
+            raise ValueError(f"memory must be (layers, batch, past, width), {expected} here, got {tuple(memory.shape)}")
         distances = self.dropout(self._distances(memory.shape[2] + x.shape[1], x))
         kept = []
         for layer, past in zip(self.layers, memory, strict=True):

@@ -11,9 +11,8 @@ from .conv import (
     AlgebraConvTranspose1d,
     AlgebraConvTranspose2d,
     AlgebraConvTranspose3d,
-    algebra_conv,
-    algebra_conv_transpose,
 )
+from .convolve import algebra_conv, algebra_conv_transpose
 from .cost import CostModel, calibrate, cost_model, set_cost_model
 from .embedding import AlgebraEmbedding
 from .factored import FactoredEmbedding, FactoredLinear, TiedOutput

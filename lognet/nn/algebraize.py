@@ -1,18 +1,21 @@
-"""Conversion: the linear, convolution and recurrent layers of an existing model to layers over an algebra."""
+"""Conversion: the layers of an existing model to layers over an algebra."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..log_tensor import LogTensor
 from . import conv, recurrent
 from .algebra import Algebra
+from .attention import AlgebraMultiheadAttention
 from .linear import AlgebraLinear
 from .parameters import check_bits, make_parameter, write_
 
@@ -27,10 +30,24 @@ _CONVS: dict[type[nn.Module], Any] = {
     nn.ConvTranspose2d: conv.AlgebraConvTranspose2d,
     nn.ConvTranspose3d: conv.AlgebraConvTranspose3d,
 }
-_LAYERS: dict[type[nn.Module], Any] = {nn.GRU: recurrent.AlgebraGRU, nn.LSTM: recurrent.AlgebraLSTM}
-_CELLS: dict[type[nn.Module], Any] = {nn.GRUCell: recurrent.AlgebraGRUCell, nn.LSTMCell: recurrent.AlgebraLSTMCell}
-_KNOWN: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVS, *_LAYERS, *_CELLS)
-_READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_DEEP = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
+_HEADS = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
+# each layer that has a counterpart: that, and the arguments that they share, bias apart
+_LAYERS: dict[type[nn.Module], tuple[Any, tuple[str, ...]]] = {
+    nn.Linear: (AlgebraLinear, ("in_features", "out_features")),
+    **{kind: (new, _GEOMETRY + ("output_padding",) * ("Transpose" in kind.__name__)) for kind, new in _CONVS.items()},
+    nn.GRU: (recurrent.AlgebraGRU, _DEEP),
+    nn.LSTM: (recurrent.AlgebraLSTM, _DEEP),
+    nn.GRUCell: (recurrent.AlgebraGRUCell, ("input_size", "hidden_size")),
+    nn.LSTMCell: (recurrent.AlgebraLSTMCell, ("input_size", "hidden_size")),
+    nn.MultiheadAttention: (AlgebraMultiheadAttention, _HEADS),
+}
+_READERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 
 
 @dataclass
@@ -40,8 +57,8 @@ class Algebraized:
     Attributes:
         model: the converted model.
         replaced: name of each replaced module, and the layer that stands there now.
-        kept: name of each linear, convolution or recurrent module left as it was, and why.
-        parameters: of the model, before and after.
+        kept: name of each other module that holds matrices or kernels, and why it was left as it was.
+        parameters: of the model, before and after (those of lazy modules not counted).
     """
 
     model: nn.Module
@@ -63,7 +80,11 @@ def algebraize(
     bits: int | None = None,
     init: str = "project",
 ) -> Algebraized:
-    """Replace Linear, Conv, GRU and LSTM layers and cells by layers over an algebra of the same real width, in place.
+    """Replace the layers of a model by layers over an algebra of the same real width, in place.
+
+    Linear layers, convolutions (transposed ones too), GRUs, LSTMs, their cells and multi-head attention. Embeddings stay:
+    over an algebra they are the same table. Layers with hooks stay, since a hook knows the layer it was put on, and so
+    do grouped and depthwise convolutions whose groups do not hold whole tuples.
 
     Real inputs and outputs of the model are left to the caller: a first layer of 3 channels stays real, since 3 is no
     multiple of A, and a last layer that should give plain logits is best skipped.
@@ -89,6 +110,8 @@ def algebraize(
     kept 0: in_features=6 must be a positive multiple of 4, the tuple size of H; nearest is 8
     128 parameters before, 80 after
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     algebra = Algebra.of(algebra)
     check_bits(bits)
     if init not in INITS:
@@ -104,9 +127,12 @@ def algebraize(
     report, before = Algebraized(model), _size(model)
     users = _users(model)
     made: dict[int, nn.Module] = {}
+    inside: set[int] = set()  # parts of a layer that is replaced or kept as a whole
     for name, module in list(model.named_modules()):
-        if not isinstance(module, _KNOWN):
+        if id(module) in inside or not _has_weights(module):
             continue
+        whole = isinstance(module, tuple(_LAYERS))
+        inside |= {id(part) for name, part in module.named_modules() if whole or name.startswith("parametrizations")}
         why = _obstacle(model, name, module, patterns, users)
         if why is None:
             try:
@@ -126,7 +152,7 @@ def algebraize(
 
 
 def _size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in model.parameters() if not is_lazy(p))
 
 
 def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
@@ -138,63 +164,90 @@ def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
     return users
 
 
+def _has_weights(module: nn.Module) -> bool:
+    """Whether it is a layer: it holds matrices or kernels itself, or did before it was parametrized."""
+    own = list(module.parameters(recurse=False))
+    return type(module) in _LAYERS or is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
+
+
 def _obstacle(
     model: nn.Module, name: str, module: nn.Module, patterns: Iterable[Pattern], users: dict[int, list[nn.Module]]
 ) -> str | None:
     """Why a module stays as it is, if it does for a reason other than its sizes."""
-    if any(_matches(name, module, pattern) for pattern in patterns):
+    parts = module.named_modules(prefix=name) if isinstance(module, tuple(_LAYERS)) else [(name, module)]
+    if any(_matches(part, m, pattern) for part, m in parts for pattern in patterns):
         return "skipped"
-    if type(module) not in _KNOWN:
-        return f"{type(module).__name__} is not exactly a layer of torch.nn"
+    kind = type(module).__name__
+    if isinstance(getattr(module, "algebra", None), Algebra):
+        return f"{kind} is over {module.algebra} already"
+    if any(is_lazy(p) for p in module.parameters(recurse=False)):
+        return f"{kind} is not initialised yet; run it once on a sample first"
+    if is_parametrized(module):
+        return f"its {' and '.join(sorted(module.parametrizations))} is parametrized"  # type: ignore[arg-type]
+    if type(module) not in _LAYERS:
+        exactly = isinstance(module, tuple(_LAYERS))
+        nothing = f"the parameters of {kind} itself have no counterpart over an algebra"
+        return f"{kind} is not exactly a layer of torch.nn" if exactly else nothing
     parents = [model.get_submodule(".".join(name.split(".")[:n])) for n in range(len(name.split(".")))] if name else []
     for parent in parents:
         if isinstance(parent, _READERS):
             return f"{type(parent).__name__} reads the weights of its layers itself"
-    if any(len(users[id(p)]) > 1 for p in module.parameters(recurse=False)):
+    if any(len(users[id(p)]) > 1 for p in module.parameters()):
         return "it shares a parameter with another module"
-    if getattr(module, "proj_size", 0):
-        return f"proj_size={module.proj_size} has no counterpart"
+    if any(not p.is_floating_point() for p in module.parameters()):
+        return f"its parameters are {next(module.parameters()).dtype}, not real floating-point numbers"
+    hooks = [hook for part in module.modules() for hook in _hooks(part)]
+    if hooks:
+        return (
+            f"it has hooks ({', '.join(sorted(set(hooks)))}), which know the layer as it is; add them after converting"
+        )
     return None
+
+
+def _hooks(module: nn.Module) -> Iterator[str]:
+    """The names of the hooks on a module and on its parameters: weight_norm, spectral_norm and pruning of torch too."""
+    own = [getattr(module, registry, {}) for registry in _HOOKS]
+    on_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    own += [getattr(p, registry) or {} for p in module.parameters(recurse=False) for registry in on_tensors]
+    for hook in (hook for registry in own for hook in registry.values()):
+        yield getattr(hook, "__qualname__", type(hook).__name__)
 
 
 def _converted(module: Any, algebra: Algebra, bits: int | None, init: str) -> nn.Module:
     first = next(module.parameters())
-    options: dict[str, Any] = {"algebra": algebra, "bits": bits, "device": first.device, "dtype": first.dtype}
-    kind = type(module)
-    new: Any
-    if kind is nn.Linear:
-        new = AlgebraLinear(module.in_features, module.out_features, module.bias is not None, **options)
-    elif kind in _CONVS:
-        names = (
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "padding_mode",
-        )
-        geometry = {name: getattr(module, name) for name in names}
-        if module.transposed:
-            geometry["output_padding"] = module.output_padding
-        new = _CONVS[kind](**geometry, bias=module.bias is not None, **options)
-    elif kind in _LAYERS:
-        arguments = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
-        new = _LAYERS[kind](**{name: getattr(module, name) for name in arguments}, **options)
+    kind, names = _LAYERS[type(module)]
+    arguments = {name: getattr(module, name) for name in names}
+    if isinstance(module, nn.MultiheadAttention):
+        arguments["add_bias_kv"] = module.bias_k is not None
+        arguments["bias"] = module.in_proj_bias is not None
     else:
-        new = _CELLS[kind](module.input_size, module.hidden_size, module.bias, **options)
-    if init == "project":
-        transposed = getattr(module, "transposed", False)
-        for name, p in module.named_parameters():
-            values = project(p.detach(), algebra, transposed) if name.startswith("weight") else p.detach()
+        arguments["bias"] = module.bias if isinstance(module.bias, bool) else module.bias is not None
+    new = kind(**arguments, algebra=algebra, bits=bits, device=first.device, dtype=first.dtype)
+    for name, p in _parameters(module):
+        owner, _, attribute = name.rpartition(".")
+        if init == "project":
+            matrix = attribute.startswith("weight")
+            values = project(p.detach(), algebra, getattr(module, "transposed", False)) if matrix else p.detach()
             if bits is None:
                 write_(new.get_parameter(name), values)
             else:
-                setattr(new, name, make_parameter(values.contiguous(), bits))
-    for name, p in module.named_parameters():
+                setattr(new.get_submodule(owner), attribute, make_parameter(values.contiguous(), bits))
         new.get_parameter(name).requires_grad_(p.requires_grad)
     return new.train(module.training)
+
+
+def _parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters of a layer under the names that they have in its counterpart."""
+    if not isinstance(module, nn.MultiheadAttention):
+        yield from module.named_parameters()
+        return
+    parts = ("q_proj", "k_proj", "v_proj")
+    for name, p in module.named_parameters():
+        if name == "in_proj_weight" or name == "in_proj_bias":
+            for part, piece in zip(parts, p.detach().chunk(3), strict=True):
+                yield f"{part}.{name.removeprefix('in_proj_')}", piece.requires_grad_(p.requires_grad)
+        else:  # q_proj_weight, out_proj.bias, bias_k
+            yield name.replace("_proj_weight", "_proj.weight"), p
 
 
 def project(weight: Tensor, algebra: str | Algebra, transposed: bool = False) -> Tensor:

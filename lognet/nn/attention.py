@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .linear import AlgebraLinear
-from .parameters import check_bits
+from .linear import AlgebraLinear, check_input
+from .parameters import check_bits, make_parameter
+from .sizes import check_count, nearest_divisors
 
 
 class AlgebraMultiheadAttention(nn.Module):
@@ -21,7 +23,8 @@ class AlgebraMultiheadAttention(nn.Module):
 
     Args:
         embed_dim: real scalars, a multiple of num_heads * A: a head holds whole tuples.
-        num_heads, dropout, bias, kdim, vdim, batch_first, device, dtype: as in `torch.nn.MultiheadAttention`.
+        num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype: as in
+            `torch.nn.MultiheadAttention`. The key and the value that `add_bias_kv` learns are `bias_k` and `bias_v`.
         algebra: name or `Algebra`.
         bits: None for float parameters, or B for LogTensors.
 
@@ -31,6 +34,7 @@ class AlgebraMultiheadAttention(nn.Module):
 
     Raises:
         ValueError: a width that is not a multiple of A, heads of broken tuples, inputs of other shapes.
+        TypeError: inputs of another dtype than the parameters, outside autocast.
 
     Source: AlgebraNets, section 4.3.
 
@@ -47,6 +51,8 @@ class AlgebraMultiheadAttention(nn.Module):
         num_heads: int,
         dropout: float = 0.0,
         bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
@@ -59,18 +65,26 @@ class AlgebraMultiheadAttention(nn.Module):
         super().__init__()
         self.algebra, self.bits = Algebra.of(algebra), check_bits(bits)
         tuples = tuples_in(embed_dim, self.algebra, "embed_dim")
-        if num_heads < 1 or tuples % num_heads:
+        if tuples % check_count("num_heads", num_heads):
             raise ValueError(
                 f"num_heads={num_heads} must divide the {tuples} tuples of embed_dim={embed_dim} (algebra {self.algebra},"
-                f" tuples of {self.algebra.size})"
+                f" tuples of {self.algebra.size}): a head holds whole tuples. For this width use"
+                f" num_heads={nearest_divisors(num_heads, tuples)}, or for these heads a multiple of"
+                f" {num_heads * self.algebra.size}"
             )
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability, between 0 and 1, got {dropout}")
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
+        self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        for name, width in (("kdim", self.kdim), ("vdim", self.vdim)):
+            tuples_in(width, self.algebra, name)
+        self.add_zero_attn = add_zero_attn
         self.head_dim = embed_dim // num_heads
         make = lambda width: AlgebraLinear(width, embed_dim, bias, device, dtype, algebra=self.algebra, bits=bits)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = map(make, (embed_dim, self.kdim, self.vdim, embed_dim))
+        row = lambda: nn.init.xavier_normal_(torch.empty(1, 1, embed_dim, device=device, dtype=dtype))
+        self.bias_k = make_parameter(row(), bits) if add_bias_kv else None
+        self.bias_v = make_parameter(row(), bits) if add_bias_kv else None
 
     def forward(
         self,
@@ -102,9 +116,25 @@ class AlgebraMultiheadAttention(nn.Module):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        check_input(query, self.embed_dim, self.q_proj.weight, "embed_dim", "query")
+        check_input(key, self.kdim, self.k_proj.weight, "kdim", "key")
+        check_input(value, self.vdim, self.v_proj.weight, "vdim", "value")
+        if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
+            sizes = ", ".join(str(tuple(x.shape[:2])) for x in (query, key, value))
+            raise ValueError(
+                "query, key and value must be of one batch, key and value of one length; their (batch, length) are"
+                f" {sizes}"
+            )
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
+        added = 0  # keys behind those given, which no mask hides
+        if self.bias_k is not None and self.bias_v is not None:
+            k, v, added = _with_row(k, dense(self.bias_k)), _with_row(v, dense(self.bias_v)), added + 1
+        if self.add_zero_attn:
+            zero = k.new_zeros(1, 1, self.embed_dim)
+            k, v, added = _with_row(k, zero), _with_row(v, zero), added + 1
         q, k, v = (x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for x in (q, k, v))
-        mask = self._mask(key_padding_mask, attn_mask, is_causal, q, k)
+        mask = self._mask(key_padding_mask, attn_mask, is_causal, q, k.shape[2] - added)
+        mask = F.pad(mask, (0, added)) if mask is not None and added else mask
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
@@ -120,11 +150,10 @@ class AlgebraMultiheadAttention(nn.Module):
         return (out if self.batch_first else out.transpose(0, 1)), weights
 
     def _mask(
-        self, padding: Tensor | None, attention: Tensor | None, is_causal: bool, q: Tensor, k: Tensor
+        self, padding: Tensor | None, attention: Tensor | None, is_causal: bool, q: Tensor, keys: int
     ) -> Tensor | None:
-        """What is added to the scores, broadcastable to (N, heads, L, S)."""
+        """What is added to the scores of `keys` keys, broadcastable to (N, heads, L, keys)."""
         batch, _, length, _ = q.shape
-        keys = k.shape[2]
         if attention is None and is_causal:
             attention = torch.ones(length, keys, dtype=torch.bool, device=q.device).triu(1)
         mask = None
@@ -145,7 +174,14 @@ class AlgebraMultiheadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return f"{self.embed_dim}, num_heads={self.num_heads}, algebra={self.algebra}"
+        text = f"{self.embed_dim}, num_heads={self.num_heads}, algebra={self.algebra}"
+        text += "" if self.bias_k is None else ", add_bias_kv=True"
+        return text + (", add_zero_attn=True" if self.add_zero_attn else "")
+
+
+def _with_row(x: Tensor, row: Tensor) -> Tensor:
+    """(N, S, E) with one more row behind, (1, 1, E)."""
+    return torch.cat([x, row.to(x.dtype).expand(x.shape[0], -1, -1)], 1)
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:

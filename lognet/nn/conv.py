@@ -1,8 +1,8 @@
-"""Convolutions over an algebra: 1 to 3 dimensions, transposed, grouped and depthwise."""
+"""Convolution layers over an algebra: 1 to 3 dimensions, transposed, grouped and depthwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,161 +12,16 @@ from torch import Tensor, nn
 from .. import autograd
 from ..autograd import dense
 from .algebra import Algebra, tuples_in
-from .forms import WeightForm, check_layout, columns_of, one_column
+from .convolve import Size, check_sizes, convolve, form_of
+from .forms import check_layout
+from .masks import Prunable
 from .parameters import check_bits, glorot, make_parameter, write_
+from .sizes import check_count, nearest_divisors
 
-Size = int | Sequence[int]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def algebra_conv(
-    input: Tensor,
-    weight: Tensor,
-    algebra: str | Algebra,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    layout: str = "tuples",
-) -> Tensor:
-    """A convolution whose products are those of an algebra, as one convolution call (see `forms`).
-
-    Args:
-        input: (batch, in_channels, *) or unbatched, channel = tuple * A + component; column-outermost if
-            ``layout="columns"``, and then without any permutation.
-        weight: (out_channels / A, in_channels / groups / A, *kernel, A), float or LogTensor; its dimensions say over
-            how many to convolve.
-        algebra: name or Algebra.
-        bias: (out_channels,), in tuple order in both layouts.
-        stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`; groups divides the tuples.
-        layout: "tuples" or "columns".
-
-    Raises:
-        ValueError: sizes that do not fit the weight, or an unknown layout.
-
-    Source: AlgebraNets, appendix E (the sum of convolutions there, in one call).
-
-    >>> x, w = torch.ones(1, 4, 5), torch.ones(3, 1, 2, 4)
-    >>> algebra_conv(x, w, "M2R").shape
-    torch.Size([1, 12, 4])
-    """
-    algebra = Algebra.of(algebra)
-    _check_sizes(input, weight, algebra, weight.shape[1] * groups if weight.dim() > 2 else 0)
-    check_layout(layout)
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    form = _form(algebra, weight.shape[1] if layout == "tuples" else 0)
-    return _in_form(autograd.conv, geometry, input, weight, form, bias, groups, layout)
-
-
-def algebra_conv_transpose(
-    input: Tensor,
-    weight: Tensor,
-    algebra: str | Algebra,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-    layout: str = "tuples",
-) -> Tensor:
-    """`algebra_conv` transposed, as `torch.nn.functional.conv_transpose2d` is to `conv2d`.
-
-    Args:
-        input, algebra, bias, layout: as in `algebra_conv`.
-        weight: (in_channels / A, out_channels / groups / A, *kernel, A); it still multiplies from the left.
-        stride, padding, output_padding, groups, dilation: as in `torch.nn.functional.conv_transpose2d`.
-
-    Raises:
-        ValueError: sizes that do not fit the weight, or an unknown layout.
-
-    >>> algebra_conv_transpose(torch.ones(1, 4, 5), torch.ones(1, 3, 2, 4), "H").shape
-    torch.Size([1, 12, 6])
-    """
-    algebra = Algebra.of(algebra)
-    _check_sizes(input, weight, algebra, weight.shape[0])
-    check_layout(layout)
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
-    form = WeightForm(algebra, transposed=True)
-    return _in_form(autograd.conv_transpose, geometry, input, weight, form, bias, groups, layout)
-
-
-def _form(algebra: Algebra, tuples: int, transposed: bool = False) -> WeightForm:
-    """The form of a convolution with so many input tuples in a group.
-
-    Convolutions of groups of few channels are slow: for depthwise ones, columns of more than two are not worth it.
-    """
-    columns = columns_of(algebra)
-    dense_instead = tuples == 1 and columns.shared and columns.height > 2
-    return WeightForm(algebra, transposed, columns=one_column(algebra) if dense_instead else None)
-
-
-def _in_form(
-    convolve: Callable[..., Tensor],
-    geometry: dict[str, Any],
-    input: Tensor,
-    weight: Tensor,
-    form: WeightForm,
-    bias: Tensor | None,
-    groups: int,
-    layout: str,
-) -> Tensor:
-    """A convolution of columns: shared ones are a dimension of space or join the batch, others become groups."""
-    columns, over = form.columns, weight.dim() - 3
-    if columns.trivial:
-        return convolve(input, weight, bias, **geometry, groups=groups, form=form)
-    batched = input.dim() == over + 2
-    x = input if batched else input.unsqueeze(0)
-    if columns.shared and columns.inner == 1 and over < 3 and layout == "tuples":
-        # channels (tuple, row, column): the column is one more dimension of space, over which the kernel is 1 wide
-        deep = {name: _deep(value, *_NEUTRAL[name], over) for name, value in geometry.items()}
-        x = x.unflatten(1, (-1, columns.columns))
-        y = convolve(x, weight.unsqueeze(2), None, **deep, groups=groups, form=form).flatten(1, 2)
-    else:
-        x = columns.outermost(x, 1) if layout == "tuples" else x
-        batch, channels, *space = x.shape
-        if columns.shared:
-            x = x.reshape(batch * columns.columns, channels // columns.columns, *space)
-            y = convolve(x, weight, None, **geometry, groups=groups, form=form)
-            y = y.reshape(batch, y.shape[1] * columns.columns, *y.shape[2:])
-        else:
-            y = convolve(x, weight, None, **geometry, groups=groups * columns.columns, form=form)
-        y = columns.innermost(y, 1) if layout == "tuples" else y
-    if bias is not None:
-        bias = dense(bias).to(y.dtype)
-        bias = bias if layout == "tuples" else columns.outermost(bias, -1)
-        y = y + bias.reshape(-1, *[1] * over)
-    return y if batched else y.squeeze(0)
-
-
-_NEUTRAL = {"stride": (1,), "padding": (0,), "dilation": (1,), "output_padding": (0,)}
-
-
-def _deep(value: Any, first: int, over: int) -> Any:
-    """An argument for one more dimension, in front, where it does nothing."""
-    if isinstance(value, str):
-        return value
-    values = [value] if isinstance(value, int) else list(value)
-    return [first, *(values * over if len(values) == 1 else values)]
-
-
-def _check_sizes(input: Tensor, weight: Tensor, algebra: Algebra, in_tuples: int) -> None:
-    over = weight.dim() - 3
-    if over not in (1, 2, 3) or weight.shape[-1] != algebra.size:
-        raise ValueError(
-            f"weight must be (tuples, tuples, *kernel, {algebra.size}) for algebra {algebra} with 1 to 3 kernel"
-            f" dimensions, got {tuple(weight.shape)}"
-        )
-    channel = input.dim() - over - 1
-    if channel not in (0, 1) or input.shape[channel] != in_tuples * algebra.size:
-        raise ValueError(
-            f"input must be (batch, channels, *) or (channels, *) with {in_tuples * algebra.size} channels"
-            f" ({in_tuples} tuples of {algebra.size}) and {over} dimensions behind, got {tuple(input.shape)}"
-        )
-
-
-class _AlgebraConv(nn.Module):
+class _AlgebraConv(Prunable):
     """What all of them share: sizes, parameters, padding modes."""
 
     over: int
@@ -189,29 +44,26 @@ class _AlgebraConv(nn.Module):
         algebra: str | Algebra,
         bits: int | None = None,
         layout: str = "tuples",
-        output_padding: Size = 0,
     ) -> None:
         super().__init__()
         self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            tuples = tuples_in(channels, self.algebra, name)
-            if groups < 1 or tuples % groups:
-                raise ValueError(
-                    f"groups={groups} must divide the {tuples} tuples of {name}={channels} (algebra {self.algebra}, tuples"
-                    f" of {self.algebra.size}); for a depthwise convolution use groups={tuples}"
-                )
-        tuples = 0 if self.transposed or layout == "columns" else in_channels // self.algebra.size // groups
-        self._form = _form(self.algebra, tuples, self.transposed)
+        inputs = tuples_in(in_channels, self.algebra, "in_channels")
+        outputs = tuples_in(out_channels, self.algebra, "out_channels")
+        if inputs % check_count("groups", groups) or outputs % groups:
+            raise ValueError(
+                f"groups={groups} must divide the tuples of in_channels={in_channels} and out_channels={out_channels},"
+                f" {inputs} and {outputs} tuples of {self.algebra.size} (algebra {self.algebra}); for these use"
+                f" groups={nearest_divisors(groups, inputs, outputs)}"
+            )
+        together = 0 if self.transposed or layout == "columns" else inputs // groups
+        self._form = form_of(self.algebra, together, self.transposed)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid"):
             raise ValueError(f"padding must be an int, a sequence, 'same' or 'valid', got {padding!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = self._each("kernel_size", kernel_size), self._each("stride", stride)
-        self.dilation, self.output_padding = (
-            self._each("dilation", dilation),
-            self._each("output_padding", output_padding),
-        )
+        self.dilation = self._each("dilation", dilation)
         self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else self._each("padding", padding)
         if padding == "same" and any(step != 1 for step in self.stride):
             raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
@@ -223,10 +75,10 @@ class _AlgebraConv(nn.Module):
             self.register_parameter("bias", None)
 
     def _each(self, name: str, value: Size) -> tuple[int, ...]:
-        values = (value,) * self.over if isinstance(value, int) else tuple(value)
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * self.over
         if len(values) != self.over:
             raise ValueError(f"{name} must be an int or {self.over} of them, got {value!r}")
-        return values
+        return tuple(check_count(name, n, least=0 if name.endswith("padding") else 1) for n in values)
 
     def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
         size = self.algebra.size
@@ -244,22 +96,13 @@ class _AlgebraConv(nn.Module):
             write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
+        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._sides(), mode=self.padding_mode), 0
-        return algebra_conv(
-            *(
-                input,
-                self.weight,
-                self.algebra,
-                self.bias,
-                self.stride,
-                padding,
-                self.dilation,
-                self.groups,
-                self.layout,
-            )
-        )
+        geometry = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
+        run = autograd.conv
+        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _sides(self) -> list[int]:
         """The padding as F.pad wants it: both sides, last dimension first."""
@@ -283,8 +126,8 @@ class _AlgebraConv(nn.Module):
         text = f"{self.in_channels}, {self.out_channels}, algebra={self.algebra}, kernel_size={self.kernel_size}"
         defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
         for name, default in defaults.items():
-            value = getattr(self, name)
-            text += "" if value == (default,) * self.over else f", {name}={value}"
+            value = getattr(self, name, default)  # output_padding: transposed ones have it
+            text += "" if value in (default, (default,) * self.over) else f", {name}={value}"
         text += "" if self.groups == 1 else f", groups={self.groups}"
         text += "" if self.bias is not None else ", bias=False"
         text += "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode}"
@@ -392,16 +235,22 @@ class _AlgebraConvTranspose(_AlgebraConv):
             algebra=algebra,
             bits=bits,
             layout=layout,
-            output_padding=output_padding,
         )
+        self.output_padding = self._each("output_padding", output_padding)
+        limits = [max(sides) for sides in zip(self.stride, self.dilation, strict=True)]
+        if any(extra >= limit for extra, limit in zip(self.output_padding, limits, strict=True)):
+            raise ValueError(
+                f"output_padding={output_padding} must be below the larger of stride and dilation,"
+                f" {', '.join(map(str, limits))} here"
+            )
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """`output_size`, as in torch.nn, chooses among the sizes that the stride leaves open."""
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
-        _check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
+        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "output_padding": extra}
         run = autograd.conv_transpose
-        return _in_form(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
+        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         sizes, extra = tuple(output_size)[-self.over :], []
@@ -447,3 +296,8 @@ class AlgebraConvTranspose3d(_AlgebraConvTranspose):
     """
 
     over = 3
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, _AlgebraConv)
+"""Every convolution, real or over an algebra; those of an algebra include the transposed ones."""
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, _AlgebraConvTranspose)

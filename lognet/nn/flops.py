@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import AlgebraMultiheadAttention
-from .conv import (
-    AlgebraConv1d,
-    AlgebraConv2d,
-    AlgebraConv3d,
-    AlgebraConvTranspose1d,
-    AlgebraConvTranspose2d,
-    AlgebraConvTranspose3d,
-)
+from .conv import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from .factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from .factored_recurrent import FactoredRNN
 from .kronecker import multiply_adds
@@ -27,11 +20,6 @@ from .phm import PHMConv1d, PHMConv2d
 from .phm_transformer import FactoredMultiheadAttention
 from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, AlgebraConv1d, AlgebraConv2d, AlgebraConv3d)
-_TRANSPOSED = (
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(AlgebraConvTranspose1d, AlgebraConvTranspose2d, AlgebraConvTranspose3d),
-)
 _RECURRENT = (nn.GRU, nn.LSTM, nn.RNN, AlgebraGRU, AlgebraLSTM)
 _CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell, AlgebraGRUCell, AlgebraLSTMCell)
 _ATTENTION = (nn.MultiheadAttention, AlgebraMultiheadAttention)
@@ -111,9 +99,9 @@ def _hook(counted: Flops, name: str, count: Counter) -> Callable[..., None]:
 def _counter(module: nn.Module) -> Counter | None:
     if isinstance(module, (nn.Linear, AlgebraLinear)):
         return _linear
-    if isinstance(module, _TRANSPOSED):
+    if isinstance(module, TRANSPOSED_CONVOLUTIONS):
         return _conv_transposed
-    if isinstance(module, _CONVS):
+    if isinstance(module, CONVOLUTIONS):
         return _conv
     if isinstance(module, (*_RECURRENT, *_CELLS)):
         return _recurrent

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .algebra import Algebra, tuples_in
 from .forms import check_layout
-from .parameters import check_bits, glorot, make_parameter, write_
+from .masks import Prunable
+from .parameters import check_bits, check_dtype, glorot, make_parameter, write_
 from .products import products_of
 
 
@@ -30,6 +31,7 @@ def algebra_linear(
 
     Raises:
         ValueError: sizes that do not fit the weight, or an unknown layout.
+        TypeError: an input of another dtype than the weight, outside autocast.
 
     Source: AlgebraNets, section 2.4 and appendix E (the sum of products there, in one call).
 
@@ -42,21 +44,28 @@ def algebra_linear(
         raise ValueError(
             f"weight must be (out_tuples, in_tuples, {algebra.size}) for algebra {algebra}, got {tuple(weight.shape)}"
         )
-    check_input(input, weight.shape[1] * algebra.size, algebra.size)
+    check_input(input, weight.shape[1] * algebra.size, weight)
     product = products_of(algebra).choose(input)
     return product.apply(input, weight, bias, layout, product)
 
 
-def check_input(input: Tensor, in_features: int, size: int, name: str = "in_features") -> None:
-    """Raise ValueError unless `input` has `in_features` last; `name` is that of the layer's argument."""
+def check_input(
+    input: Tensor, in_features: int, weight: Tensor, name: str = "in_features", what: str = "input"
+) -> None:
+    """Raise unless `input` has `in_features` last and the dtype of `weight`.
+
+    The message calls the width `name`, as the layer's argument, and the input `what`.
+    """
     if input.dim() == 0 or input.shape[-1] != in_features:
+        size = weight.shape[-1]
         raise ValueError(
-            f"input must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
+            f"{what} must have {name}={in_features} last ({in_features // size} tuples of {size}), got shape"
             f" {tuple(input.shape)}"
         )
+    check_dtype(input, weight, what)
 
 
-class AlgebraLinear(nn.Module):
+class AlgebraLinear(Prunable):
     """A linear layer whose weights and activations are tuples of an algebra; in and out as `torch.nn.Linear`.
 
     A d_in x d_out layer has d_in * d_out / A parameters (and d_out biases), and `Algebra.multiplies` / A^2 times the
@@ -119,7 +128,7 @@ class AlgebraLinear(nn.Module):
             write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
-        check_input(input, self.in_features, self.algebra.size)
+        check_input(input, self.in_features, self.weight)
         product = self._products.choose(input)
         return product.apply(input, self.weight, self.bias, self.layout, product)
 

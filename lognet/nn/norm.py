@@ -34,6 +34,14 @@ class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.algebra, self.bits = algebra, check_bits(bits)
         quantize_(self, bits)
 
+    def _check_input_dim(self, input: Tensor) -> None:
+        super()._check_input_dim(input)
+        if input.shape[1] != self.num_features:
+            tuples = f"{self.num_features // self.algebra.size} tuples of {self.algebra.size}"
+            raise ValueError(
+                f"input must have num_features={self.num_features} ({tuples}) in dimension 1, got {tuple(input.shape)}"
+            )
+
     def extra_repr(self) -> str:
         """The arguments that are not defaults."""
         return super().extra_repr() + f", algebra={self.algebra}" + ("" if self.bits is None else f", bits={self.bits}")
@@ -63,7 +71,7 @@ class AlgebraBatchNorm2d(_AlgebraBatchNorm, nn.BatchNorm2d):
     Shape: (N, num_features, H, W), unchanged.
 
     Raises:
-        ValueError: `num_features` is not a multiple of A.
+        ValueError: `num_features` is not a multiple of A, or an input of another width.
 
     Source: AlgebraNets, section 2.3.
 
@@ -170,7 +178,10 @@ class AlgebraWhitening(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() < 2 or input.shape[1] != self.num_features:
-            raise ValueError(f"input must be (N, {self.num_features}, *), got {tuple(input.shape)}")
+            raise ValueError(
+                f"input must be (N, {self.num_features}, *), {self.tuples} tuples of {self.algebra.size} in dimension 1,"
+                f" got {tuple(input.shape)}"
+            )
         on_batch = self.training or self.running_mean is None or self.running_cov is None
         size, compute = (
             self.algebra.size,

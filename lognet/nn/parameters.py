@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..log_tensor import LogTensor
-from ..quant.log_format import parameter_scale
+from ..quant.log_format import LogFormat, parameter_scale
 
 
 def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
@@ -28,10 +28,21 @@ def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
 
 
 def check_bits(bits: int | None) -> int | None:
-    """Return `bits` if it is None or an int; its bounds are checked where the parameter is made."""
-    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int)):
-        raise TypeError(f"bits must be None (float parameters) or an int, got {bits!r}")
+    """Return `bits` if it is None or a width that a ladder can have, else raise TypeError or ValueError."""
+    if bits is not None:
+        if isinstance(bits, bool) or not isinstance(bits, int):
+            raise TypeError(f"bits must be None (float parameters) or an int, got {bits!r}")
+        LogFormat(bits)
     return bits
+
+
+def check_dtype(input: Tensor, parameter: Tensor, name: str = "input") -> None:
+    """Raise TypeError unless `input` has the dtype of the parameters; under autocast both get its own."""
+    if input.dtype != parameter.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise TypeError(
+            f"{name} is {input.dtype} but the parameters are {parameter.dtype}; convert the one ({name}.to(...)) or the"
+            " other (layer.to(...))"
+        )
 
 
 def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, device: Any = None, dtype: Any = None) -> Tensor:

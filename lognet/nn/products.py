@@ -98,18 +98,13 @@ class ComplexProduct(RealProduct):
 
 
 class _Doubled(torch.autograd.Function):
-    """Quaternions (*, tuples, 4), x1 + x2 j, to what complex weights multiply: (x1, -x2*) and (x2, x1*) along a new -3."""
+    """Quaternions (*, features), x1 + x2 j each, to what complex weights multiply: (x1, -x2*) and (x2, x1*) along a new -2."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        out = x.new_empty(*x.shape[:-2], 2, *x.shape[-2:])
-        first, second = out.unbind(-3)
-        first.copy_(x)
-        first[..., 2].neg_()
-        second[..., :2].copy_(x[..., 2:])
-        second[..., 2:].copy_(x[..., :2])
-        second[..., 3].neg_()
-        return out
+        pairs = _as_complex(x.unflatten(-1, (-1, 4)))
+        rows = torch.view_as_real(torch.stack([pairs, _swapped(pairs)], -3)).flatten(-3)
+        return rows.mul_(_signs(rows))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -117,13 +112,17 @@ class _Doubled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        first, second = grad.unbind(-3)
-        back = torch.cat([second[..., 2:], second[..., :2]], -1)
-        back[..., 1].neg_()
-        back[..., 2].sub_(first[..., 2])
-        back[..., :2].add_(first[..., :2])
-        back[..., 3].add_(first[..., 3])
-        return back
+        first, second = _as_complex((grad * _signs(grad)).unflatten(-1, (-1, 4))).unbind(-3)
+        return torch.view_as_real(first + _swapped(second)).flatten(-3)
+
+
+def _signs(rows: Tensor) -> Tensor:
+    """Signs of the components in both rows of `_Doubled`; whole rows multiply faster than tuple by tuple."""
+    return rows.new_tensor([[1, 1, -1, 1], [1, 1, 1, -1]]).tile(rows.shape[-1] // 4)
+
+
+def _swapped(pairs: Tensor) -> Tensor:
+    return torch.stack([pairs[..., 1], pairs[..., 0]], -1)
 
 
 class QuaternionProduct(RealProduct):
@@ -139,10 +138,11 @@ class QuaternionProduct(RealProduct):
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
         """As in `RealProduct`."""
-        leading, features = x.shape[:-1], x.shape[-1]
-        both = _Doubled.apply(x.reshape(*leading, features // 4, 4)).flatten(-2)
-        y = torch.view_as_real(autograd.linear(_as_complex(both), weight, None, form))  # (*, 2, out, 2)
-        return _biased(y.transpose(-3, -2).flatten(-3), bias, self.columns, layout)
+        y = autograd.linear(
+            _as_complex(_Doubled.apply(x)), weight, None, form
+        )  # (*, 2, out), copied as complex numbers
+        y = torch.view_as_real(y.transpose(-2, -1).contiguous()).flatten(-3)
+        return _biased(y, bias, self.columns, layout)
 
 
 def _as_complex(x: Tensor) -> Tensor:

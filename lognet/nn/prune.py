@@ -2,7 +2,7 @@
 
 A pruned LogTensor weight has a bit of its own, one a tuple, that makes it exactly zero: the ladder has no zero. Madam
 leaves masked weights alone. A float weight is set to zero, its gradient there is held at zero, and it is set to zero
-again at each `Pruner.step`, since momentum may have moved it.
+again at each `Pruner.step`, since momentum may have moved it; its layer keeps the mask (see `masks`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from ..autograd import dense
 from ..log_tensor import LogTensor
 from .algebra import Algebra
-from .tuples import acting_matrix
+from .conv import CONVOLUTIONS
+from .linear import AlgebraLinear
+from .masks import Prunable, get_mask, set_mask
+from .tuples import TupleLift, acting_matrix
 
 CRITERIA = ("frobenius", "det", "min_eigenvalue", "max_eigenvalue", "component")
 
@@ -65,19 +68,20 @@ def tuple_scores(weight: Tensor, algebra: str | Algebra, criterion: str = "frobe
 class ZhuGupta:
     """The cubic schedule of sparsity of Zhu and Gupta 2017.
 
-    s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3 between t_0 = start * steps and t_1 = end * steps.
+    s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3 between t_0 = start * steps and t_1 = end * steps. Before
+    t_0 nothing is pruned and s is 0; behind t_1 it stays at s_f.
 
     Args:
         sparsity: s_f, the share of weights pruned in the end, in [0, 1).
         steps: training steps in all.
         start, end: t_0 and t_1 as shares of `steps`.
         every: prune at every so many steps in between, and at t_1.
-        initial: s_i, the sparsity at the start.
+        initial: s_i, the sparsity to which the first pruning, at t_0, goes at once.
 
     Raises:
         ValueError: shares out of order or out of bounds, steps or every below 1.
 
-    Source: AlgebraNets, section 4.2 (20 %, 80 %, every 100 steps).
+    Source: Zhu and Gupta 2017, equation 1; AlgebraNets, section 4.2 (20 %, 80 %, every 100 steps).
 
     >>> schedule = ZhuGupta(0.9, steps=1000)
     >>> schedule(0), round(schedule(500), 4), schedule(800), schedule.due(500), schedule.due(501)
@@ -105,7 +109,7 @@ class ZhuGupta:
         return first, max(round(self.end * self.steps), first + 1)
 
     def __call__(self, step: int) -> float:
-        """The sparsity aimed at in a step."""
+        """The sparsity aimed at in a step, counted from 0."""
         first, last = self._span
         done = min(max((step - first) / (last - first), 0.0), 1.0)
         return self.sparsity + (self.initial - self.sparsity) * (1 - done) ** 3 if step >= first else 0.0
@@ -119,15 +123,16 @@ class ZhuGupta:
 class Pruner:
     """Prunes the algebra layers of a model, each to the schedule's sparsity, smallest scores first.
 
-    Call `step` after every step of the optimizer. What is pruned stays pruned.
+    Call `step` after every step of the optimizer. What is pruned stays pruned, whoever pruned it: the pruned set belongs
+    to the model, and is kept by `copy.deepcopy`, state dicts, `lognet.wrap` and `lognet.unwrap`.
 
     Args:
-        model: its modules with an `algebra` and a weight of tuples (linear layers, convolutions, recurrent layers) are
-            pruned; norms, biases and embeddings never.
+        model: the weights of its linear layers, convolutions and recurrent layers over algebras are pruned; norms,
+            biases and embeddings never.
         schedule: a `ZhuGupta`, or anything with ``__call__(step)`` and ``due(step)``.
         criterion: as in `tuple_scores`.
-        exclude: names of modules (fnmatch patterns) or module classes to leave alone. The paper leaves out the final
-            linear layer, the layers that lift inputs to tuples (`TupleLift` is never pruned) and the first convolution.
+        exclude: names of modules (fnmatch patterns) or module classes to leave alone. `paper_exclusions` names those
+            that the paper leaves out.
 
     Raises:
         ValueError: an unknown criterion, a pattern that matches no module, nothing left to prune.
@@ -136,7 +141,7 @@ class Pruner:
 
     >>> from lognet.nn import AlgebraLinear
     >>> model = nn.Sequential(AlgebraLinear(16, 64, algebra="M2R", bits=8), AlgebraLinear(64, 16, algebra="M2R"))
-    >>> pruner = Pruner(model, ZhuGupta(0.75, steps=10, every=1), exclude=["1"])
+    >>> pruner = Pruner(model, ZhuGupta(0.75, steps=10, every=1), exclude=paper_exclusions(model))
     >>> for _ in range(10):
     ...     pruner.step()  # after optimizer.step()
     >>> pruner.sparsity()
@@ -158,21 +163,19 @@ class Pruner:
                 raise ValueError(f"exclude: {pattern!r} matches no module of the model")
         if not list(self._weights()):
             raise ValueError("the model has no weights of tuples to prune; it needs layers of lognet.nn not excluded")
-        self._keep: dict[str, Tensor] = {}  # of float weights: True where not pruned
-        self._hooked: dict[str, int] = {}  # the float parameter that each hook is on, by its id
+        self._hold()
 
-    def _weights(self) -> Iterator[tuple[str, Tensor, Algebra]]:
+    def _weights(self, but: tuple[str | type[nn.Module], ...] | None = None) -> Iterator[tuple[str, Prunable, str]]:
+        """The qualified name, module and name in it of each weight, but for those excluded."""
         seen: set[int] = set()
+        but = self.exclude if but is None else but
         for path, module in self.model.named_modules():
-            algebra = getattr(module, "algebra", None)
-            if not isinstance(algebra, Algebra) or any(_matches(path, module, pattern) for pattern in self.exclude):
+            if not isinstance(module, Prunable) or any(_matches(path, module, pattern) for pattern in but):
                 continue
             for name, p in module.named_parameters(recurse=False):
-                if name.startswith("weight") and p.dim() >= 3 and p.shape[-1] == algebra.size and id(p) not in seen:
-                    if hasattr(module, "running_cov"):  # whitening: a matrix for each tuple, not tuples
-                        continue
+                if name.startswith("weight") and id(p) not in seen:
                     seen.add(id(p))
-                    yield f"{path}.{name}" if path else name, p, algebra
+                    yield f"{path}.{name}" if path else name, module, name
 
     def step(self) -> None:
         """Count a step of training; prune if one is due, and hold what is pruned at zero."""
@@ -186,53 +189,82 @@ class Pruner:
         """Prune every weight to `sparsity` now: whole tuples, or components if that is the criterion."""
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity must lie in [0, 1], got {sparsity}")
-        for name, weight, algebra in self._weights():
-            scores = tuple_scores(weight, algebra, self.criterion)
-            kept = self._kept(name, weight, scores)
-            scores = scores.masked_fill(~kept, -1.0).flatten()  # the pruned stay so
-            count = max(round(sparsity * scores.numel()), int((~kept).sum()))
-            keep = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-            keep[scores.argsort(stable=True)[:count]] = False
-            keep = keep.view(kept.shape)
-            if isinstance(weight, LogTensor):
-                weight.set_mask_(keep if self.criterion == "component" else keep.unsqueeze(-1))
-            else:
-                self._keep[name] = keep
+        for _, module, name in self._weights():
+            weight, before = module.get_parameter(name), get_mask(module, name)
+            scores = tuple_scores(weight, module.algebra, self.criterion)
+            scores = scores if scores.dim() == weight.dim() else scores.unsqueeze(-1)
+            keep = torch.ones_like(scores, dtype=torch.bool)
+            if before is not None:  # what is pruned already goes first
+                keep = before.expand_as(scores) if scores.shape == weight.shape else before.any(-1, keepdim=True)
+            count = max(round(sparsity * scores.numel()), int((~keep).sum()))
+            first = scores.masked_fill(~keep, -1.0).flatten().argsort(stable=True)[:count]
+            keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device).index_fill(0, first, False)
+            keep = keep.view(scores.shape)
+            set_mask(module, name, keep if before is None else keep & before)
         self._hold()
-
-    def _kept(self, name: str, weight: Tensor, scores: Tensor) -> Tensor:
-        keep = self._keep.get(name)
-        if isinstance(weight, LogTensor) and weight.mask is not None:
-            keep = weight.mask if scores.dim() == weight.dim() else weight.mask.any(-1)
-        return torch.ones_like(scores, dtype=torch.bool) if keep is None else keep
 
     @torch.no_grad()
     def _hold(self) -> None:
-        """Float weights: zero what is pruned, and its gradient from now on."""
-        for name, weight, _ in self._weights():
-            if name not in self._keep or isinstance(weight, LogTensor):
+        """Float weights: zero what is pruned, by whomever, and its gradient from now on."""
+        for _, module, name in self._weights(but=()):
+            weight = module.get_parameter(name)
+            keep = None if isinstance(weight, LogTensor) else get_mask(module, name)
+            if keep is None:
                 continue
-            weight.mul_(self._spread(name, weight))
-            if self._hooked.get(name) != id(weight) and weight.requires_grad:
-                weight.register_hook(lambda grad, name=name: grad * self._spread(name, grad))
-                self._hooked[name] = id(weight)
-
-    def _spread(self, name: str, like: Tensor) -> Tensor:
-        keep = self._keep[name]
-        return (keep if keep.dim() == like.dim() else keep.unsqueeze(-1)).to(like)
+            weight.masked_fill_(~keep, 0)
+            hooks = (weight._backward_hooks or {}).values()
+            if weight.requires_grad and not any(isinstance(hook, _ZeroGradient) for hook in hooks):
+                weight.register_hook(_ZeroGradient(module, name))
 
     def sparsity(self) -> dict[str, float]:
         """The share of numbers that are exactly zero, by parameter."""
-        return {name: float((dense(w.detach()) == 0).float().mean()) for name, w, _ in self._weights()}
+        weights = {path: module.get_parameter(name).detach() for path, module, name in self._weights()}
+        return {path: float((dense(w) == 0).float().mean()) for path, w in weights.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps done and the masks of float weights (those of LogTensors are in the model's state dict)."""
-        return {"steps": self.steps, "keep": dict(self._keep)}
+        """Steps done. What is pruned is in the model's state dict."""
+        return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; load the model first."""
-        self.steps, self._keep = state["steps"], dict(state["keep"])
-        self._hold()
+        """Go on from a `state_dict`; load the model's too, before or after."""
+        self.steps = state["steps"]
+
+
+class _ZeroGradient:
+    """A hook on a float weight: no gradient where it is pruned."""
+
+    def __init__(self, module: Prunable, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __call__(self, grad: Tensor) -> Tensor:
+        keep = get_mask(self.module, self.name)
+        return grad if keep is None else grad.masked_fill(~keep, 0)
+
+
+def paper_exclusions(model: nn.Module) -> list[str]:
+    """The names of the modules that the paper does not prune, for the `exclude` of a `Pruner`.
+
+    These are the final linear layer, the first convolution, and what lifts inputs to tuples (`TupleLift`). First and
+    last are meant in the order in which the modules were registered, and among real layers and those over an algebra
+    alike: where the first convolution is a real one, all those over the algebra are pruned.
+
+    Args:
+        model: any module; a model without linear layers or convolutions just has fewer names.
+
+    Source: AlgebraNets, section 4.2 ("We do not prune terms in the final linear layer, the tuple-initialization
+    convolutions, or in the initial convolution").
+
+    >>> from lognet.models import ResNet
+    >>> paper_exclusions(ResNet(18, "H", width=0.125))
+    ['stem.0', 'stem.1', 'head.0']
+    """
+    modules = dict(model.named_modules())
+    lifts = [name for name, module in modules.items() if isinstance(module, TupleLift)]
+    inside = {id(part) for name in lifts for part in modules[name].modules()}
+    others = {name: module for name, module in modules.items() if id(module) not in inside}
+    convolutions = [name for name, module in others.items() if isinstance(module, CONVOLUTIONS)]
+    linear = [name for name, module in others.items() if isinstance(module, (nn.Linear, AlgebraLinear))]
+    return [*lifts, *convolutions[:1], *linear[-1:]]
 
 
 def _check_criterion(criterion: str) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..autograd import Steps, in_form
+from ..autograd import Form, Steps, in_form
 from .algebra import Algebra, tuples_in
 from .forms import columns_of
 from .linear import check_input
-from .parameters import check_bits, glorot, make_parameter, write_
+from .masks import Prunable
+from .parameters import check_bits, check_dtype, glorot, make_parameter, write_
 from .products import products_of
 
 State = tuple[Tensor, ...]
@@ -34,11 +35,12 @@ def _lstm(x: Tensor, h: Tensor, state: State) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Prunable):
     """What layers and cells share: parameters named and gated as torch's, and the step."""
 
     gates: int
     states: int
+    proj_size = 0
     step: Callable[[Tensor, Tensor, State], State]
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool, algebra: str | Algebra, bits: int | None) -> None:
@@ -51,25 +53,35 @@ class _Recurrent(nn.Module):
         self._columns = columns_of(self.algebra)
 
     def _add_parameters(self, input_size: int, suffix: str, device: Any, dtype: Any) -> None:
-        for name, inputs in (("ih", input_size), ("hh", self.hidden_size)):
-            weight = make_parameter(self._initial_weight(inputs, device, dtype), self.bits)
-            self.register_parameter(f"weight_{name}{suffix}", weight)
+        for name, inputs in (("ih", input_size), ("hh", self._state_sizes[0])):
+            weight = self._initial_weight(self.gates, self.hidden_size, inputs, device, dtype)
+            self.register_parameter(f"weight_{name}{suffix}", make_parameter(weight, self.bits))
             if self.bias:
                 zeros = torch.zeros(self.gates * self.hidden_size, device=device, dtype=dtype)
                 self.register_parameter(f"bias_{name}{suffix}", make_parameter(zeros, self.bits))
             else:
                 self.register_parameter(f"bias_{name}{suffix}", None)
+        if self.proj_size:
+            weight = self._initial_weight(1, self.proj_size, self.hidden_size, device, dtype)
+            self.register_parameter(f"weight_hr{suffix}", make_parameter(weight, self.bits))
 
-    def _initial_weight(self, inputs: int, device: Any, dtype: Any) -> Tensor:
+    @property
+    def _state_sizes(self) -> tuple[int, ...]:
+        """Real scalars of h, which a projection makes fewer, and of c."""
+        return (self.proj_size or self.hidden_size, self.hidden_size)[: self.states]
+
+    def _initial_weight(self, gates: int, outputs: int, inputs: int, device: Any, dtype: Any) -> Tensor:
         size = self.algebra.size
-        out_tuples, in_tuples = self.hidden_size // size, inputs // size
-        return glorot((self.gates * out_tuples, in_tuples, size), in_tuples, out_tuples, device, dtype)
+        out_tuples, in_tuples = outputs // size, inputs // size
+        return glorot((gates * out_tuples, in_tuples, size), in_tuples, out_tuples, device, dtype)
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, each gate by itself, and set the biases to zero."""
         for name, p in self.named_parameters(recurse=False):
             if name.startswith("weight"):
-                write_(p, self._initial_weight(p.shape[1] * self.algebra.size, p.device, p.dtype))
+                gates = 1 if name.startswith("weight_hr") else self.gates
+                outputs, inputs = (n * self.algebra.size for n in p.shape[:2])
+                write_(p, self._initial_weight(gates, outputs // gates, inputs, p.device, p.dtype))
             else:
                 write_(p, torch.zeros(p.shape, device=p.device, dtype=p.dtype))
 
@@ -91,24 +103,41 @@ class _Recurrent(nn.Module):
         product = self._products.choose(x)
         gated = (self._columns.columns, self.gates, -1)
         inputs = product.apply(x.flatten(-2), of("weight_ih"), of("bias_ih"), "columns", product).unflatten(-1, gated)
-        weight, form = in_form(of("weight_hh"), product)
-        form = None if form is None else Steps(form, time)
+
+        def ready(name: str) -> tuple[Tensor, Form | None]:  # for all steps at once
+            weight, form = in_form(of(name), product)
+            return weight, None if form is None else Steps(form, time)
+
+        weight, form = ready("weight_hh")
+        narrow, narrow_form = ready("weight_hr") if self.proj_size else (None, None)
         outputs = []
         for t in reversed(range(time)) if reverse else range(time):
             hidden = product.apply(state[0].flatten(-2), weight, of("bias_hh"), "columns", form)
             new = type(self).step(inputs[t], hidden.unflatten(-1, gated), state)
+            if narrow is not None:
+                h = product.apply(new[0].flatten(-2), narrow, None, "columns", narrow_form)
+                new = (h.unflatten(-1, gated[::2]), *new[1:])
             if active is not None:
                 new = tuple(torch.where(active[t], a, b) for a, b in zip(new, state, strict=True))
             state = new
             outputs.append(state[0])
         return torch.stack(outputs[::-1] if reverse else outputs), state
 
-    def _checked_state(self, hx: Any, shape: tuple[int, ...], like: Tensor) -> State:
+    def _checked_state(self, hx: Any, leading: tuple[int, ...], like: Tensor) -> State:
         """The states given, or zeros; in columns: (*, columns, height)."""
-        given = (like.new_zeros(shape),) * self.states if hx is None else hx if self.states > 1 else (hx,)
-        for s in given:
+        shapes = [(*leading, size) for size in self._state_sizes]
+        if hx is None:
+            return tuple(self._to_columns(like.new_zeros(shape)) for shape in shapes)
+        pair = self.states > 1
+        given, names = (hx, ("hx[0]", "hx[1]")) if pair else ((hx,), ("hx",))
+        if not isinstance(given, (tuple, list)) or [isinstance(s, Tensor) for s in given] != [True] * len(shapes):
+            raise TypeError(
+                f"hx must be {'the pair (h, c) of tensors' if pair else 'a tensor'}, got {type(hx).__name__}"
+            )
+        for name, s, shape in zip(names, given, shapes, strict=False):
             if tuple(s.shape) != shape:
-                raise ValueError(f"hx must have shape {shape}, got {tuple(s.shape)}")
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(s.shape)}")
+            check_dtype(s, like, name)
         return tuple(self._to_columns(s) for s in given)
 
     def _to_columns(self, x: Tensor) -> Tensor:
@@ -144,13 +173,13 @@ class _Cell(_Recurrent):
             raise ValueError(
                 f"input must be (batch, {self.input_size}) or ({self.input_size},), got {tuple(input.shape)}"
             )
-        check_input(input, self.input_size, self.algebra.size, "input_size")
-        shape = (*input.shape[:-1], self.hidden_size)
-        state = self._checked_state(hx, shape, input)
+        check_input(input, self.input_size, next(self.parameters()), "input_size")
+        leading = tuple(input.shape[:-1])
+        state = self._checked_state(hx, leading, input)
         if input.dim() == 1:
             input, state = input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state)
         _, state = self._run(self._to_columns(input).unsqueeze(0), state, "", False, None)
-        return tuple(self._from_columns(s).reshape(shape) for s in state)
+        return tuple(self._from_columns(s).reshape(*leading, self.hidden_size) for s in state)
 
 
 class AlgebraGRUCell(_Cell):
@@ -197,6 +226,7 @@ class _Layers(_Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
         *,
@@ -208,14 +238,14 @@ class _Layers(_Recurrent):
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability, between 0 and 1, got {dropout}")
-        self.num_layers, self.batch_first, self.dropout, self.bidirectional = (
-            num_layers,
-            batch_first,
-            dropout,
-            bidirectional,
-        )
+        if proj_size and self.states == 1:
+            raise ValueError(f"proj_size={proj_size} is for LSTMs only, as in torch.nn; leave it out")
+        if proj_size and tuples_in(proj_size, self.algebra, "proj_size") * self.algebra.size >= hidden_size:
+            raise ValueError(f"proj_size={proj_size} must be below hidden_size={hidden_size}")
+        self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
+        self.bidirectional, self.proj_size = bidirectional, proj_size
         for layer in range(num_layers):
-            width = input_size if layer == 0 else hidden_size * len(self._directions)
+            width = input_size if layer == 0 else self._state_sizes[0] * len(self._directions)
             for direction in self._directions:
                 self._add_parameters(width, f"_l{layer}{direction}", device, dtype)
 
@@ -230,10 +260,10 @@ class _Layers(_Recurrent):
             raise ValueError(
                 f"input must be (time, batch, {self.input_size}) or (time, {self.input_size}), got {tuple(input.shape)}"
             )
-        check_input(input, self.input_size, self.algebra.size, "input_size")
+        check_input(input, self.input_size, next(self.parameters()), "input_size")
         if input.dim() == 2:
             if hx is not None:
-                hx = tuple(s.unsqueeze(1) for s in hx) if self.states > 1 else hx.unsqueeze(1)
+                hx = tuple(s.unsqueeze(1) for s in hx) if isinstance(hx, (tuple, list)) else hx.unsqueeze(1)
             out, state = self._layers(input.unsqueeze(1), hx, None)
             return out.squeeze(1), tuple(s.squeeze(1) for s in state)
         out, state = self._layers(input.transpose(0, 1) if self.batch_first else input, hx, None)
@@ -244,7 +274,11 @@ class _Layers(_Recurrent):
         _, sizes, order, back = input
         padded, lengths = pad_packed_sequence(PackedSequence(input.data, sizes))
         if hx is not None and order is not None:
-            hx = tuple(s.index_select(1, order) for s in hx) if self.states > 1 else hx.index_select(1, order)
+            hx = (
+                tuple(s.index_select(1, order) for s in hx)
+                if isinstance(hx, (tuple, list))
+                else hx.index_select(1, order)
+            )
         active = torch.arange(len(padded)).unsqueeze(1) < lengths
         out, state = self._layers(padded, hx, active.to(padded.device)[..., None, None])
         packed = PackedSequence(pack_padded_sequence(out, lengths).data, sizes, order, back)
@@ -253,8 +287,7 @@ class _Layers(_Recurrent):
     def _layers(self, x: Tensor, hx: Any, active: Tensor | None) -> tuple[Tensor, State]:
         if x.shape[0] == 0:
             raise ValueError("input must have at least one step of time")
-        shape = (self.num_layers * len(self._directions), x.shape[1], self.hidden_size)
-        given = self._checked_state(hx, shape, x)
+        given = self._checked_state(hx, (self.num_layers * len(self._directions), x.shape[1]), x)
         x, last = self._to_columns(x), []
         for layer in range(self.num_layers):
             sides = []
@@ -273,7 +306,13 @@ class _Layers(_Recurrent):
     def extra_repr(self) -> str:
         """The arguments that are not defaults."""
         text = super().extra_repr()
-        for name, default in (("num_layers", 1), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+        for name, default in (
+            ("num_layers", 1),
+            ("batch_first", False),
+            ("dropout", 0.0),
+            ("bidirectional", False),
+            ("proj_size", 0),
+        ):
             value = getattr(self, name)
             text += "" if value == default else f", {name}={value}"
         return text
@@ -306,6 +345,7 @@ class AlgebraGRU(_Layers):
 
     Raises:
         ValueError: a width that is not a multiple of A, an input or hx of another shape, no time steps.
+        TypeError: an input or hx of another dtype than the parameters, outside autocast.
 
     Source: AlgebraNets, sections 2.3 and 4.4.
 
@@ -328,7 +368,8 @@ class AlgebraLSTM(_Layers):
         (i, f, g, o) &= (\sigma, \sigma, 	anh, \sigma)(W_i x + b_i + W_h h + b_h) \
         c' &= f * c + i * g, \qquad h' = o * 	anh(c')
 
-    Arguments, shapes and errors are those of `AlgebraGRU`; hx is (h, c), and weights have four gates (i, f, g, o).
+    Arguments, shapes and errors are those of `AlgebraGRU`; hx is (h, c), and weights have four gates (i, f, g, o). With
+    `proj_size`, a multiple of A below hidden_size, h' is W_r (o * tanh(c')), of proj_size real scalars, in the output too.
 
     Source: AlgebraNets, section 2.3 ("tanh and sigmoid can also be applied component-wise as part of GRUs and LSTMs").
 

@@ -46,6 +46,16 @@ def divisors(n: int) -> list[int]:
     return sorted({*small, *(n // d for d in small)})
 
 
+def nearest_divisors(n: int, *sizes: int) -> str:
+    """The common divisors of all sizes next to n, below and above, in words.
+
+    >>> nearest_divisors(5, 12, 24), nearest_divisors(7, 6)
+    ('4 or 6', '6')
+    """
+    legal = divisors(math.gcd(*sizes))
+    return _either([d for d in legal if d < n][-1:] + [d for d in legal if d > n][:1])
+
+
 def check_divides(n: int, **sizes: int) -> int:
     """Return n if it divides every size, else raise ValueError with the nearest legal n and the nearest legal sizes.
 
@@ -57,12 +67,10 @@ def check_divides(n: int, **sizes: int) -> int:
     wrong = {name: size for name, size in sizes.items() if size % n}
     if not wrong:
         return n
-    legal = divisors(math.gcd(*sizes.values()))
-    below, above = [d for d in legal if d < n][-1:], [d for d in legal if d > n][:1]
     near = [f"{name}={_either([m for m in (s // n * n, s // n * n + n) if m])}" for name, s in wrong.items()]
     raise ValueError(
         f"n={n} must divide {' and '.join(f'{name}={size}' for name, size in wrong.items())};"
-        f" for these sizes use n={_either(below + above)}, or for n={n} {', '.join(near)}"
+        f" for these sizes use n={nearest_divisors(n, *sizes.values())}, or for n={n} {', '.join(near)}"
     )
 
 

@@ -65,6 +65,15 @@ def test_every_model_trains_with_few_bits(algebra, bits):
         assert all(isinstance(p, LogTensor) for p in lognet.wrap(model).parameters()) if bits is None else True
 
 
+@pytest.mark.parametrize("algebra", ["M3R", "M4R", "D3"])
+def test_every_model_has_default_widths_for_every_algebra(algebra):
+    for make in (CifarResNet, ResNet, MobileNetV1, CharGRU, TransformerXL):
+        assert size(make(algebra=algebra, device="meta")) > 0
+    assert CifarResNet(algebra, device="meta").stem[-1].out_channels == {"M3R": 126, "M4R": 128, "D3": 129}[algebra]
+    model = TransformerXL("M3R", vocabulary=10, width=18, layers=1, heads=2, feed_forward=18)
+    assert model(torch.zeros(1, 3, dtype=torch.long))[0].shape == (1, 3, 10)
+
+
 def test_transformer_memory_stands_for_the_past():
     torch.manual_seed(1)
     model = TransformerXL("M2R", vocabulary=10, width=16, layers=1, heads=2, feed_forward=32, memory=8).eval()
@@ -100,8 +109,21 @@ def test_cost_of_the_models():
         (lambda: ResNet(34), "depth must be one of 18, 50"),
         (lambda: CifarResNet(norm="layer"), "norm must be one of 'batch', 'whitening'"),
         (lambda: CifarResNet(activation="tanh"), "activation must be one of 'relu', 'swish'"),
-        (lambda: CharGRU("H", hidden_size=6), "must be a positive multiple of 4"),
-        (lambda: TransformerXL("H", width=6), "embedding_dim=6 must be a positive multiple of 4"),
+        (lambda: ResNet(18, width=0), "width must be positive"),
+        (lambda: MobileNetV1(width=-1.0), "width must be positive"),
+        (lambda: CharGRU("H", 16, layers=-1), "layers must be at least 0, got -1"),
+        (
+            lambda: TransformerXL("H", 10, 16, 1, 2, feed_forward=16)(
+                torch.zeros(2, 3).long(), torch.ones(1, 3, 2, 16)
+            ),
+            r"memory must be \(layers, batch, past, width\), \(1, 2, 2, 16\) here, got \(1, 3, 2, 16\)",
+        ),
+        (lambda: CharGRU("H", hidden_size=6), "^hidden_size=6 must be a positive multiple of 4, .* nearest is 8"),
+        (lambda: TransformerXL("H", width=6), "^width=6 must be a positive multiple of 4, .* nearest is 8"),
+        (lambda: TransformerXL("H", feed_forward=6), "^feed_forward=6 must be a positive multiple of 4"),
+        (lambda: TransformerXL("H", head_width=6), "^head_width=6 must be a positive multiple of 4"),
+        (lambda: TransformerXL("H", heads=0), "^heads must be at least 1, got 0"),
+        (lambda: CifarResNet("M3R", width=128), "^width=128 must be a positive multiple of 9, .* nearest is 126"),
     ],
 )
 def test_errors(make, message):

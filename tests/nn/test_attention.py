@@ -20,6 +20,9 @@ def pair(name, bits=None, **options):
     theirs = torch.nn.MultiheadAttention(4 * a, 2, **options, dtype=torch.float64)
     value = lambda p: p.dequantize() if isinstance(p, LogTensor) else p
     with torch.no_grad():
+        if theirs.bias_k is not None:
+            theirs.bias_k.copy_(value(ours.bias_k))
+            theirs.bias_v.copy_(value(ours.bias_v))
         weights = [oracle.dense(name, value(p.weight)) for p in (ours.q_proj, ours.k_proj, ours.v_proj)]
         if theirs.in_proj_weight is None:
             for place, w in zip(
@@ -36,9 +39,17 @@ def pair(name, bits=None, **options):
 
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("bits", [None, 10], ids=["float", "log"])
-@pytest.mark.parametrize("name", ["R", "H", "M2R", "M2C", "D3"])
-def test_equals_the_dense_real_one(name, bits, need_weights):
-    ours, theirs, a = pair(name, bits)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *[(name, {}) for name in ("R", "H", "M2R", "M2C", "D3")],
+        ("H", {"add_bias_kv": True}),
+        ("M2R", {"add_zero_attn": True}),
+        ("D3", {"add_bias_kv": True, "add_zero_attn": True}),
+    ],
+)
+def test_equals_the_dense_real_one(name, options, bits, need_weights):
+    ours, theirs, a = pair(name, bits, **options)
     x = torch.randn(5, 3, 4 * a, dtype=torch.float64)
     memory = torch.randn(6, 3, 4 * a, dtype=torch.float64)
     padding = torch.zeros(3, 6, dtype=torch.bool)
@@ -62,6 +73,9 @@ def test_equals_the_dense_real_one(name, bits, need_weights):
         out.pow(2).sum().backward()
         expected.pow(2).sum().backward()
         torch.testing.assert_close(xs[0].grad, xs[1].grad, **CLOSE)
+    if ours.bias_k is not None:
+        torch.testing.assert_close(ours.bias_k.grad, theirs.bias_k.grad, **CLOSE)
+        torch.testing.assert_close(ours.bias_v.grad, theirs.bias_v.grad, **CLOSE)
 
 
 def test_layouts_and_other_widths():
@@ -104,7 +118,20 @@ def test_log_weights():
     ("make", "message"),
     [
         (lambda: AlgebraMultiheadAttention(6, 1, algebra="H"), "embed_dim=6 must be a positive multiple of 4"),
-        (lambda: AlgebraMultiheadAttention(8, 4, algebra="H"), "num_heads=4 must divide the 2 tuples of embed_dim=8"),
+        (
+            lambda: AlgebraMultiheadAttention(8, 4, algebra="H"),
+            "num_heads=4 must divide the 2 tuples of embed_dim=8 .* use num_heads=2, or for these heads a multiple of 16",
+        ),
+        (
+            lambda: AlgebraMultiheadAttention(8, 2, algebra="H")(torch.ones(2, 3, 8), *[torch.ones(2, 3, 4)] * 2),
+            "key must have kdim=8 last",
+        ),
+        (
+            lambda: AlgebraMultiheadAttention(8, 2, algebra="H")(torch.ones(2, 3, 8), *[torch.ones(2, 4, 8)] * 2),
+            r"of one batch, key and value of one length; their \(batch, length\) are \(3, 2\), \(4, 2\)",
+        ),
+        (lambda: AlgebraMultiheadAttention(8, 0, algebra="H"), "num_heads must be at least 1, got 0"),
+        (lambda: AlgebraMultiheadAttention(8, 2, kdim=6, algebra="H"), "kdim=6 must be a positive multiple of 4"),
         (lambda: AlgebraMultiheadAttention(8, 2, 2.0, algebra="H"), "dropout must be a probability"),
         (lambda: AlgebraMultiheadAttention(8, 2, algebra="H")(*[torch.ones(8)] * 3), "must all be batched"),
         (

@@ -51,6 +51,7 @@ def test_layers_compile(layer, shape):
         (lambda bits: AlgebraConv2d(8, 8, 3, algebra="H", bits=bits), (2, 8, 4, 4)),
         (lambda bits: AlgebraGRU(4, 8, algebra="M2R", bits=bits), (3, 2, 4)),
         (lambda bits: AlgebraLSTM(4, 8, algebra="H", bits=bits), (3, 2, 4)),
+        (lambda bits: AlgebraLSTM(4, 8, proj_size=4, algebra="H", bits=bits), (3, 2, 4)),
         (lambda bits: AlgebraMultiheadAttention(8, 2, algebra="H", bits=bits, batch_first=True), (2, 3, 8)),
         (lambda bits: PHMLinear(8, 12, 4, bits=bits), (5, 8)),
         (lambda bits: PHMLSTM(4, 8, 2, bits=bits), (3, 2, 4)),

@@ -180,8 +180,14 @@ def test_each_component_is_glorot_initialised(name):
     ("make", "message"),
     [
         (lambda: nn.AlgebraConv2d(6, 8, 3, algebra="H"), "in_channels=6 must be a positive multiple of 4"),
-        (lambda: nn.AlgebraConv2d(8, 8, 3, groups=8, algebra="H"), "for a depthwise convolution use groups=2"),
+        (
+            lambda: nn.AlgebraConv2d(8, 8, 3, groups=8, algebra="H"),
+            "groups=8 must divide .* in_channels=8 and out_channels=8, 2 and 2 tuples of 4 .* use groups=2",
+        ),
         (lambda: nn.AlgebraConv2d(8, 8, (3, 3, 3), algebra="H"), r"kernel_size must be an int or 2 of them"),
+        (lambda: nn.AlgebraConv2d(8, 8, 0, algebra="H"), "kernel_size must be at least 1, got 0"),
+        (lambda: nn.AlgebraConv2d(8, 8, 3, stride=(1, 0), algebra="H"), "stride must be at least 1, got 0"),
+        (lambda: nn.AlgebraConv2d(8, 8, 3, padding=-1, algebra="H"), "^padding must be at least 0, got -1"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, padding="some", algebra="H"), "'same' or 'valid', got 'some'"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, 2, padding="same", algebra="H"), "padding='same' needs stride 1"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, padding_mode="x", algebra="H"), "padding_mode must be one of"),
@@ -190,8 +196,25 @@ def test_each_component_is_glorot_initialised(name):
         (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(1, 4, 5, 5)), "with 8 channels"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(8, 5)), "2 dimensions behind"),
         (lambda: algebra_conv(torch.ones(1, 4, 5), torch.ones(4, 4), "H"), "1 to 3 kernel"),
+        (
+            lambda: nn.AlgebraConvTranspose2d(8, 8, 3, stride=2, output_padding=2, algebra="H"),
+            "output_padding=2 must be below the larger of stride and dilation, 2, 2 here",
+        ),
     ],
 )
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [nn.AlgebraConv1d, nn.AlgebraConv2d, nn.AlgebraConv3d])
+def test_output_padding_is_for_transposed_ones(make):
+    with pytest.raises(TypeError, match="output_padding"):
+        make(8, 8, 3, algebra="H", output_padding=1)
+
+
+@pytest.mark.parametrize("make", [nn.AlgebraConv1d, nn.AlgebraConvTranspose1d])
+@pytest.mark.parametrize("name", ["R", "M2R", "D4"])
+def test_input_of_another_dtype(make, name):
+    with pytest.raises(TypeError, match="input is torch.float64 but the parameters are torch.float32"):
+        make(8, 8, 3, algebra=name)(torch.ones(1, 8, 5, dtype=torch.float64))

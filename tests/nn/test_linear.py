@@ -194,6 +194,8 @@ def test_autocast(name, dtype, bits):
         (lambda: AlgebraLinear(64, 64, algebra="H", bits=8, device="meta"), ValueError, "the meta device has none"),
         (lambda: AlgebraLinear(8, 8, algebra="H")(torch.ones(2, 12)), ValueError, r"in_features=8 last \(2 tuples of 4\)"),
         (lambda: algebra_linear(torch.ones(8), torch.ones(8, 8), "H"), ValueError, r"must be \(out_tuples, in_tuples, 4\)"),
+        (lambda: AlgebraLinear(8, 8, algebra="H")(torch.ones(2, 8).double()), TypeError, "input is torch.float64 but"),
+        (lambda: AlgebraLinear(8, 8, algebra="R", bits=8)(torch.ones(2, 8).long()), TypeError, "input is torch.int64 but"),
         (lambda: to_columns(torch.ones(6), "M2R"), ValueError, "of size 6 must be a multiple of 4"),
     ],
 )  # fmt: skip

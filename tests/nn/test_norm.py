@@ -122,6 +122,10 @@ def test_whitening_with_log_weights():
     ("make", "message"),
     [
         (lambda: AlgebraBatchNorm2d(6, algebra="H"), "num_features=6 must be a positive multiple of 4"),
+        (
+            lambda: AlgebraBatchNorm2d(8, algebra="H")(torch.ones(2, 4, 3, 3)),
+            r"input must have num_features=8 \(2 tuples of 4\) in dimension 1, got \(2, 4, 3, 3\)",
+        ),
         (lambda: AlgebraWhitening(6, algebra="H"), "num_features=6 must be a positive multiple of 4"),
         (lambda: AlgebraWhitening(8, algebra="H")(torch.ones(2, 4)), r"input must be \(N, 8, \*\)"),
         (lambda: AlgebraWhitening(8, algebra="H")(torch.ones(1, 8)), "more than one value"),

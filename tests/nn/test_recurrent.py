@@ -76,6 +76,33 @@ def test_layers_equal_the_dense_real_ones(kind, name, bits, options):
         torch.testing.assert_close(mine, real, **CLOSE, msg=lambda m, n=n: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("bits", [None, 10], ids=["float", "log"])
+@pytest.mark.parametrize("name", ["R", "C", "H", "M2R", "M2C", "D3"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=["plain", "deep"])
+def test_projections_equal_the_dense_real_ones(name, bits, options):
+    a = oracle.SIZES[name]
+    ours, theirs, _ = layers("lstm", name, bits, proj_size=2 * a, **options)
+    ends = 4 if options else 1
+    x = torch.randn(5, 4, 2 * a, dtype=torch.float64)
+    hx = [torch.randn(ends, 4, n * a, dtype=torch.float64) for n in (2, 3)]
+    results = []
+    for module in (ours, theirs):
+        inputs = [t.clone().requires_grad_() for t in (x, *hx)]
+        out, (h, c) = module(inputs[0], tuple(inputs[1:]))
+        (out.pow(2).sum() + h.sum() + 2 * c.sum()).backward()
+        results.append((out, h, c, module(x)[0], *(t.grad for t in inputs)))
+    for mine, real in zip(*results, strict=True):
+        torch.testing.assert_close(mine, real, **CLOSE)
+    for n, mine, real in folded(ours, theirs):
+        torch.testing.assert_close(mine, real, **CLOSE, msg=lambda m, n=n: f"{n}: {m}")
+    packed = pack_padded_sequence(x, torch.tensor([2, 5, 1, 4]), enforce_sorted=False)
+    for mine, real in zip(ours(packed, tuple(hx))[1], theirs(packed, tuple(hx))[1], strict=True):
+        torch.testing.assert_close(mine, real, **CLOSE)
+    ours.reset_parameters()
+    assert ours.weight_hr_l0.shape == (2, 3, a)
+    assert f"proj_size={2 * a}" in repr(ours)
+
+
 @pytest.mark.parametrize("name", ["H", "M2R", "D3"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("enforce_sorted", [True, False])
@@ -182,8 +209,33 @@ def test_the_graph_keeps_codes_and_never_a_decoded_weight(kind, name):
         (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(0, 3, 8)), "at least one step"),
         (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(2, 3, 8), torch.ones(1, 2, 8)), r"hx must have shape \(1, 3, 8\)"),
         (lambda: nn.AlgebraGRUCell(8, 8, algebra="H")(torch.ones(2, 3, 8)), r"input must be \(batch, 8\)"),
+        (lambda: nn.AlgebraGRU(8, 8, algebra="H", proj_size=4), "proj_size=4 is for LSTMs only"),
+        (lambda: nn.AlgebraLSTM(8, 8, algebra="H", proj_size=6), "proj_size=6 must be a positive multiple of 4"),
+        (lambda: nn.AlgebraLSTM(8, 8, algebra="H", proj_size=8), "proj_size=8 must be below hidden_size=8"),
+        (
+            lambda: nn.AlgebraLSTM(8, 8, algebra="H")(torch.ones(2, 3, 8), (torch.ones(1, 3, 8), torch.ones(1, 3, 4))),
+            r"hx\[1\] must have shape \(1, 3, 8\), got \(1, 3, 4\)",
+        ),
     ],
 )  # fmt: skip
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(2, 3, 8).double()), "input is torch.float64 but the parameters"),
+        (lambda: nn.AlgebraLSTMCell(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(3, 8)), r"the pair \(h, c\)"),
+        (lambda: nn.AlgebraLSTM(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(1, 8)), r"the pair \(h, c\)"),
+        (lambda: nn.AlgebraGRU(8, 8, algebra="H")(torch.ones(2, 3, 8), (torch.ones(1, 3, 8),)), "hx must be a tensor, got tuple"),
+        (
+            lambda: nn.AlgebraGRUCell(8, 8, algebra="H")(torch.ones(3, 8), torch.ones(3, 8).double()),
+            "hx is torch.float64 but the parameters are torch.float32",
+        ),
+    ],
+)  # fmt: skip
+def test_type_errors(make, message):
+    with pytest.raises(TypeError, match=message):
         make()
