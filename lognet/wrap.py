@@ -16,7 +16,7 @@ from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .nn.factored import mask_structural_zeros
 from .nn.masks import get_mask, set_mask
-from .quant.log_format import LogFormat, check_positive, parameter_scale, typical_magnitude
+from .quant.log_format import P_SCALE, LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
 
@@ -29,7 +29,7 @@ def wrap(
     bits: int = 8,
     *,
     base_precision: float | None = None,
-    p_scale: float = 3.0,
+    p_scale: float = P_SCALE,
     init: str = "quantize",
     include: Pattern | Iterable[Pattern] | None = None,
     exclude: Pattern | Iterable[Pattern] | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
-from ..quant.log_format import typical_magnitude
+from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
 from .checks import check_hyperparameters
 from .plan import Planned, Scalars, read_flags
@@ -95,7 +95,7 @@ class Madam(Optimizer):
         self,
         params: Iterable[Any],
         lr: float | Tensor = 0.2,
-        p_scale: float = 12.0,
+        p_scale: float = P_SCALE,
         g_bound: float = 3.0,
         *,
         beta: float = 0.99,

@@ -62,14 +62,16 @@ def typical_magnitude(x: Tensor) -> float:
 
 
 ZERO_SIGMA = 0.1
+P_SCALE = 12.0
+"""The default top of a ladder in units of sigma: octaves are cheap in log space, and trained weights have long tails."""
 
 
-def parameter_scale(x: Tensor, p_scale: float = 3.0) -> float:
+def parameter_scale(x: Tensor, p_scale: float = P_SCALE) -> float:
     """sigma* for a parameter: ``p_scale`` times its typical magnitude, and never below its largest value.
 
     So a fresh initialisation gets room to grow, and a trained weight is never clipped.
 
-    >>> parameter_scale(torch.tensor([1.0, -1.0])), parameter_scale(torch.tensor([1.0] * 99 + [7.0]), 0.5)
+    >>> parameter_scale(torch.tensor([1.0, -1.0]), 3.0), parameter_scale(torch.tensor([1.0] * 99 + [7.0]), 0.5)
     (3.0, 7.0)
     """
     return max(p_scale * typical_magnitude(x), float(x.detach().abs().max()) if x.numel() else 0.0)

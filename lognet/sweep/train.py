@@ -22,7 +22,7 @@ from ..optim import Madam
 from ..wrap import wrap
 from .data import CONTEXT, Dataset, crop_and_flip, epoch_order, normalise_cifar10, text_windows
 from .models import ConvNet, ResNet18, Transformer
-from .plan import Run
+from .plan import MADAM, Run
 from .schema import CURVE_POINTS, HISTOGRAM_BINS
 
 Progress = Callable[[int, float], None]
@@ -99,8 +99,7 @@ def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), lr=o["lr"], betas=tuple(o["betas"]), eps=o["eps"])
     if run.contender.bits is not None:
         wrap(model, bits=o["bits"], p_scale=o["p_scale"], init=o["init"], seed=run.seed)
-    chosen = {k: o[k] for k in ("lr", "p_scale", "g_bound", "beta", "momentum", "sign_crossing", "rounding") if k in o}
-    return Madam(model.parameters(), **chosen, seed=run.seed)
+    return Madam(model.parameters(), **{name: o[name] for name in MADAM}, seed=run.seed)
 
 
 def schedule(settings: dict[str, Any], step: int, steps: int) -> float:
