@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .log_tensor import LogTensor
 from .quant.random_bits import coins, mix64
@@ -25,7 +26,7 @@ def sign_keys(model: nn.Module, sign_seed: int) -> dict[int, int]:
     All parameters of two or more dimensions have one, by their place in ``model.parameters()``. Biases and gains have
     none: there a sign means something from the start, and they are few.
     """
-    return {id(p): mix64(sign_seed, -1, i) for i, p in enumerate(model.parameters()) if p.dim() >= 2}
+    return {id(p): mix64(sign_seed, -1, i) for i, p in enumerate(model.parameters()) if not is_lazy(p) and p.dim() >= 2}
 
 
 def drawn_signs(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:

@@ -314,6 +314,11 @@ def test_signs_that_do_not_come_from_the_seed_are_refused_by_name(tmp_path):
             call(nn.Linear(2, 2), sign_seed="x")
 
 
+def test_a_lazy_model_is_named_with_a_sign_seed_too():
+    with pytest.raises(ValueError, match="weight is not initialised yet; run the lazy module once"):
+        lognet.wrap(nn.LazyLinear(3), sign_seed=0)
+
+
 def test_wrapping_a_part_with_a_sign_seed_saves_that_part_without_signs(tmp_path):
     model = net(bits=8, sign_seed=3, include="rnn")
     lognet.save(model, tmp_path / "a", sign_seed=3)

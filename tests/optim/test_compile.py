@@ -12,10 +12,9 @@ from lognet.optim import Madam
 from lognet.optim.update import direction, second_moment, step_codes, step_floats
 from lognet.quant.random_bits import key_tensor, mix64, uniform
 
-COMPILED = [
-    "aot_eager",
-    pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]),
-]
+# Inductor takes a minute for each, on a busy machine more; and it warns of torch's own deprecations when imported.
+SLOWLY = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+COMPILED = ["aot_eager", pytest.param("inductor", marks=SLOWLY)]
 
 
 @pytest.fixture(autouse=True)
