@@ -15,7 +15,7 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-    for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "affine", "state_bits"):
+    for name in ("lr", "p_scale", "g_bound", "beta", "momentum", "affine", "warmup", "state_bits"):
         if isinstance(group[name], str) or not isinstance(group[name], SupportsFloat):
             raise TypeError(f"{name} must be a number, got {group[name]!r}")
     for name in ("sign_crossing", "bias_correction", "maximize", "foreach"):
@@ -27,6 +27,7 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
     _require(group, "beta", 0 <= group["beta"] < 1, "in [0, 1)")
     _require(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
     _require(group, "affine", 0 <= group["affine"] <= 1, "in [0, 1]")
+    _require(group, "warmup", group["warmup"] >= 0, "at least 0 and finite")
     check_rounding(group["rounding"])
     _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
     if not isinstance(group["seed"], int):

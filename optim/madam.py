@@ -30,35 +30,48 @@ from .update import (
 
 
 class Madam(Optimizer):
-    r"""Multiplicative adaptive moments: weights move up and down in log space.
+    r"""Multiplicative adaptive moments, for weights on a ladder in log space.
 
     .. math::
-        \bar g^2 &\leftarrow \beta \bar g^2 + (1-\beta) g^2, \qquad \hat g^2 = \bar g^2 / (1 - \beta^t) \\
-        r &\leftarrow \mathrm{clamp}(g / \hat g,\; \pm \eta^*/\eta) \\
+        \bar g^2 &\leftarrow \beta \bar g^2 + (1-\beta) g^2, \qquad m \leftarrow \mu m + (1-\mu) g \\
+        r &\leftarrow \mathrm{clamp}\bigl((\mu \hat m + (1-\mu) g) / \hat g,\; \pm \eta^*/\eta\bigr) \\
+        W &\leftarrow \mathrm{clamp}\bigl(W - \eta_\sigma ((1-c)|W| + c\,\sigma)\, r,\; \pm\sigma^*\bigr)
+
+    where hats are bias corrections by :math:`1 - \beta^t` and :math:`1 - \mu^t`, sigma is the typical magnitude of the
+    parameter's weights, and :math:`\eta_\sigma = \eta \min(1, 0.2/\sigma)`. The weights of a LogTensor are rounded to
+    one of the two rungs around the new value, drawn so that its mean is that value; between the lowest rung and its
+    negative, where the ladder has no zero, to one of these two. With ``affine=0`` the update is the paper's:
+
+    .. math::
         W &\leftarrow \mathrm{clamp}(W \exp(-\eta\, \mathrm{sign}(W)\, r),\; \pm\sigma^*)
             && \text{float parameters (Algorithm 1)} \\
         k &\leftarrow \mathrm{clamp}(k + \mathrm{round}(r \eta/\eta_0)\, \mathrm{sign}(W),\; 0,\; 2^B - 1)
             && \text{LogTensor parameters (section 4.1)}
 
-    Float and LogTensor parameters mix freely. A LogTensor's integers are moved directly: no float copy of it
-    outlives a step. Its `scale` is sigma* and its `base_precision` eta_0. Learning rates are never scheduled here;
-    use `torch.optim.lr_scheduler` (the paper's decay towards eta_0 is ``ReduceLROnPlateau(min_lr=eta_0)``).
+    Float and LogTensor parameters mix freely. No float copy of a LogTensor outlives a step. Its `scale` is sigma* and
+    its `base_precision` eta_0. Beyond the `warmup`, learning rates are never scheduled here: use
+    `torch.optim.lr_scheduler`.
 
     Args:
         params: parameters or parameter groups, named or not, as for any torch optimizer.
-        lr: eta, the typical relative change of a weight in one step; a float or a 1-element tensor.
+        lr: eta, the relative change of a typical weight in one step; a float or a 1-element tensor. Ten to a hundred
+            times Adam's, which is in units of the weights.
         p_scale: sigma* in units of sigma, for float parameters: these are clamped to ``p_scale * sigma``, where sigma
-            is their root mean square before the first update (0.1 for all-zero ones). Ignored by LogTensors.
+            is their root mean square before the first update (0.1 for all-zero ones). LogTensors have their scale.
         g_bound: eta*/eta, the largest step in units of lr.
         beta: averaging constant of the second moment.
-        momentum: averaging constant of the gradient itself; 0 (the paper) keeps no such state.
-        sign_crossing: let a weight that is pushed below the lowest rung (for floats: sigma* / 256) flip its sign and
-            stay on that rung. False freezes the signs, as in the paper.
-        rounding: of moves to whole rungs: "stochastic", or "nearest" as in the paper, under which moves below half
-            a rung are lost (a warning says so once when lr < eta_0 / 2).
+        momentum: mu, averaging constant of the gradient itself, used in Nesterov's form; 0 keeps no such state.
+        affine: c, the share of the step that does not depend on a weight's own size, from 0 (multiplicative, the paper)
+            to 1 (additive, in units of sigma).
+        warmup: the steps in which lr rises linearly from 0, counted for each parameter; 0 for none.
+        sign_crossing: let weights change sign. False freezes the signs, as in the paper: weights stop at the lowest
+            rung (floats: at sigma* / 256).
+        rounding: to rungs: "stochastic", or "nearest" as in the paper, under which moves below half a rung are lost
+            (a warning says so once when lr < eta_0 / 2).
         bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
             prints none.
-        state_bits: bits of the optimizer state per number; 32 is the only width so far.
+        state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 and 4 in a log code, with a float32
+            scale for each 128 (`lognet.quant.block_format`).
         maximize: ascend instead of descend.
         foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
             many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
@@ -72,19 +85,23 @@ class Madam(Optimizer):
         TypeError: a parameter that is not floating-point, an argument of the wrong type.
 
     A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with
-    one warning. Entries with zero gradient do not move, unless by their momentum. A weight of exactly zero, which no
-    multiplication would move, starts from the lowest rung on the side where its gradient sends it.
+    one warning. Entries with zero gradient do not move, unless by their momentum. Under the multiplicative rule a weight
+    of exactly zero starts from the lowest rung, on the side where its gradient sends it.
 
-    Differences from the paper are in the defaults only: bias correction, sign crossing and stochastic rounding;
-    `Madam.paper` has none of them but the first, which it takes as an option.
+    Differences from the paper: the affine step and rounding without bias in value (the paper's step is multiplicative
+    and rounds to whole rungs in log space), momentum, warm-up, sign crossing, bias correction, and the values of lr,
+    p_scale, g_bound and beta. `Madam.paper` has none of them but bias correction, which it takes as an option.
 
     Source: Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates",
-    Algorithm 1 (eta = `lr`, eta* = `lr * g_bound`, sigma* = `p_scale` * sigma, beta = `beta`) and section 4.1.
+    Algorithm 1 (eta = `lr`, eta* = `lr * g_bound`, sigma* = `p_scale` * sigma, beta = `beta`) and section 4.1. The affine
+    step is ours; docs/quality.md has what it was measured to do.
 
     >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
-    >>> optimizer = Madam([w], lr=0.1)
-    >>> (w * w).sum().backward()
-    >>> optimizer.step()
+    >>> optimizer = Madam([w], warmup=0)
+    >>> for _ in range(20):
+    ...     optimizer.zero_grad()
+    ...     (w * w).sum().backward()
+    ...     optimizer.step()
     >>> bool((w.abs() < torch.tensor([1.0, 0.5])).all())
     True
     """
@@ -101,6 +118,7 @@ class Madam(Optimizer):
         beta: float = 0.99,
         momentum: float = 0.8,
         affine: float = 0.5,
+        warmup: int = 100,
         sign_crossing: bool = True,
         rounding: str = "stochastic",
         bias_correction: bool = True,
@@ -117,6 +135,7 @@ class Madam(Optimizer):
             "beta": beta,
             "momentum": momentum,
             "affine": affine,
+            "warmup": warmup,
             "sign_crossing": sign_crossing,
             "rounding": rounding,
             "bias_correction": bias_correction,
@@ -141,7 +160,13 @@ class Madam(Optimizer):
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
         """
-        fixed: dict[str, Any] = {"affine": 0.0, "sign_crossing": False, "rounding": "nearest", "momentum": 0.0}
+        fixed: dict[str, Any] = {
+            "affine": 0.0,
+            "warmup": 0,
+            "sign_crossing": False,
+            "rounding": "nearest",
+            "momentum": 0.0,
+        }
         for name in fixed.keys() & kwargs.keys():
             raise TypeError(f"Madam.paper fixes {name}={fixed[name]!r}; use Madam(..., {name}=...) to choose it")
         return cls(params, lr, p_scale, g_bound, beta=beta, **fixed, **kwargs)
@@ -271,7 +296,7 @@ class Madam(Optimizer):
             )
 
     def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
-        lr, sigma = float(group["lr"]), float(self.state[p]["sigma"])
+        lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
         unit, rung = (float(p.scale), p.base_precision) if isinstance(p, LogTensor) else (1.0, 1.0)
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)

@@ -20,7 +20,18 @@ from .data import Dataset, load_cifar10, load_digits, load_text
 from .errors import SweepError
 from .variants import REAL, Variant
 
-_ARGUMENTS = ("lr", "p_scale", "g_bound", "beta", "momentum", "affine", "sign_crossing", "rounding", "state_bits")
+_ARGUMENTS = (
+    "lr",
+    "p_scale",
+    "g_bound",
+    "beta",
+    "momentum",
+    "affine",
+    "warmup",
+    "sign_crossing",
+    "rounding",
+    "state_bits",
+)
 MADAM: dict[str, Any] = {name: inspect.signature(Madam).parameters[name].default for name in _ARGUMENTS}
 """Madam's settings, the library's defaults: the same for every task and precision."""
 
