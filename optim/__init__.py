@@ -1,5 +1,6 @@
 """Optimizers that work in log space."""
 
+from . import theory as theory
 from .madam import Madam
 
-__all__ = ["Madam"]
+__all__ = ["Madam", "theory"]

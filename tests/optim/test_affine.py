@@ -33,9 +33,9 @@ def weights(shape, sigma=0.5):
 def test_float_parameters_follow_the_oracle(dtype, affine, momentum, sigma):
     shape = (13, 5)
     w = nn.Parameter(weights(shape, sigma).to(dtype))
-    optimizer = Madam([w], lr=0.3, p_scale=1.5, affine=affine, momentum=momentum)
+    optimizer = Madam([w], lr=0.3, p_scale=1.5, affine=affine, momentum=momentum, warmup=15)
     rms = w.detach().double().square().mean().sqrt().item()
-    oracles = [Oracle(0.3, 3.0, 0.99, momentum, affine, rms) for _ in range(w.numel())]
+    oracles = [Oracle(0.3, 3.0, 0.99, momentum, affine, rms, 15) for _ in range(w.numel())]
     expected = w.detach().double().flatten().tolist()
     for g in gradients(shape, dtype):
         w.grad = g
@@ -53,9 +53,9 @@ def test_float_parameters_follow_the_oracle(dtype, affine, momentum, sigma):
 def test_log_tensors_follow_the_oracle_code_for_code(bits, base_precision, rounding):
     shape = (13, 5)
     w = nn.Parameter(LogTensor.from_float(weights(shape), bits=bits, base_precision=base_precision, scale=2.0))
-    optimizer = Madam([w], lr=0.3, rounding=rounding, seed=5)
+    optimizer = Madam([w], lr=0.3, rounding=rounding, seed=5, warmup=15)
     rms = w.detach().double().square().mean().sqrt().item()
-    oracles = [Oracle(0.3, 3.0, 0.99, 0.8, 0.5, rms) for _ in range(w.numel())]
+    oracles = [Oracle(0.3, 3.0, 0.99, 0.8, 0.5, rms, 15) for _ in range(w.numel())]
     for t, g in enumerate(gradients(shape, torch.float64), 1):
         before = w.detach().double().flatten().tolist()
         u = uniform(w.numel(), mix64(5, t, 0), torch.float64).tolist() if rounding == "stochastic" else [0.5] * 65
@@ -73,7 +73,7 @@ def test_log_tensors_follow_the_oracle_code_for_code(bits, base_precision, round
 def test_frozen_signs_stop_on_the_lowest_rung(wrapped):
     value = torch.tensor([0.02, -0.02, 0.5, 0.004])
     w = nn.Parameter(LogTensor.from_float(value, scale=1.0) if wrapped else value.clone())
-    optimizer = Madam([w], lr=0.5, p_scale=1.0, sign_crossing=False)
+    optimizer = Madam([w], lr=0.5, p_scale=1.0, sign_crossing=False, warmup=0)
     for _ in range(50):
         w.grad = w.detach().sign()
         optimizer.step()
@@ -87,7 +87,7 @@ def test_a_ladder_crosses_zero_without_bias():
     w = nn.Parameter(LogTensor.from_float(torch.full((n,), 0.1), bits=4, scale=1.0))
     f = nn.Parameter(torch.full((n,), w[0].item()))
     for p in (w, f):
-        optimizer = Madam([p], lr=0.2, momentum=0.0, affine=1.0)
+        optimizer = Madam([p], lr=0.2, momentum=0.0, affine=1.0, warmup=0)
         for _ in range(steps):
             p.grad = torch.ones(n)
             optimizer.step()
@@ -101,7 +101,7 @@ def test_gains_and_embeddings_step_as_if_they_were_small():
     for sigma in (0.05, 0.2, 1.0, 5.0):
         w = nn.Parameter(torch.full((4,), sigma))
         w.grad = torch.ones(4)
-        Madam([w], lr=0.1, momentum=0.0).step()
+        Madam([w], lr=0.1, momentum=0.0, warmup=0).step()
         moves.append((sigma - w[0]).item())
     assert moves == pytest.approx([0.005, 0.02, 0.02, 0.02], rel=1e-4)
 
@@ -113,7 +113,7 @@ def test_wrapped_zeros_step_like_float_ones(bits):
     nn.init.zeros_(model.bias)
     wrapped_bias = wrap(model, bits=bits).bias
     for p in (float_bias, wrapped_bias):
-        optimizer = Madam([p], lr=0.1)
+        optimizer = Madam([p], lr=0.1, warmup=0)
         for _ in range(20):
             p.grad = torch.ones(500)
             optimizer.step()
@@ -130,7 +130,7 @@ def test_averages_in_few_bits_steer_as_those_in_32(state_bits, wrapped):
 
     def distance(bits):
         w = nn.Parameter(LogTensor.from_float(start, scale=1.0) if wrapped else start.clone())
-        optimizer = Madam([w], lr=0.1, state_bits=bits)
+        optimizer = Madam([w], lr=0.1, warmup=0, state_bits=bits)
         g = torch.Generator().manual_seed(2)
         for _ in range(100):
             w.grad = (w.detach() - goal) + 0.1 * torch.randn(64, 32, generator=g)
@@ -143,7 +143,7 @@ def test_averages_in_few_bits_steer_as_those_in_32(state_bits, wrapped):
 @pytest.mark.parametrize("state_bits", [16, 8, 4])
 def test_weights_without_gradients_stay_whatever_their_neighbours_in_a_block_do(state_bits):
     w = nn.Parameter(torch.ones(256))
-    optimizer = Madam([w], lr=0.1, state_bits=state_bits)
+    optimizer = Madam([w], lr=0.1, warmup=0, state_bits=state_bits)
     for _ in range(20):
         w.grad = torch.randn(256)
         w.grad[::2] = 0

@@ -265,7 +265,7 @@ def test_zero_gradients_and_a_vanishing_lr_move_nothing(wrapped, maximize):
             optimizer.step()
         assert torch.equal(w, before)
     w.grad = torch.ones(4)
-    Madam([w], lr=0.8, maximize=maximize, p_scale=3.0).step()
+    Madam([w], lr=0.8, maximize=maximize, p_scale=3.0, warmup=0).step()
     assert ((w > before) if maximize else (w < before))[[0, 2]].all()
 
 
@@ -348,7 +348,7 @@ def test_old_state_dicts_load():
 
 def test_gradients_released_as_they_arrive():
     model = small_model()
-    optimizers = {p: Madam([p], lr=0.1) for p in model.parameters()}
+    optimizers = {p: Madam([p], lr=0.5, warmup=0) for p in model.parameters()}
 
     def step(p):
         optimizers[p].step()
@@ -379,7 +379,7 @@ def test_grad_scaler_skips_steps_with_overflow():
 def test_random_bits_change_with_the_step():
     """By the fraction of a rung that a constant gradient moves: the same bits at every step move the same weights."""
     w = nn.Parameter(LogTensor.from_float(torch.ones(2000), scale=4.0))
-    optimizer, moved = Madam([w], lr=0.5 * w.base_precision, affine=0.0), []
+    optimizer, moved = Madam([w], lr=0.5 * w.base_precision, affine=0.0, warmup=0), []
     w.grad = torch.ones(2000)
     for _ in range(3):
         before = w.exponent
@@ -394,7 +394,9 @@ def test_random_bits_change_with_the_step():
 @pytest.mark.parametrize("bias_correction", [True, False])
 def test_momentum_looks_ahead_and_averages_gradients_before_they_are_divided(bias_correction, maximize):
     w = nn.Parameter(torch.tensor([1.0, -1.0], dtype=torch.float64))
-    optimizer = Madam([w], lr=0.01, momentum=0.9, affine=0.0, bias_correction=bias_correction, maximize=maximize)
+    optimizer = Madam(
+        [w], lr=0.01, momentum=0.9, affine=0.0, warmup=0, bias_correction=bias_correction, maximize=maximize
+    )
     average, square, expected = torch.zeros(2), torch.zeros(2), w.detach().clone()
     for t in range(1, 30):
         w.grad = normal(2, seed=t)

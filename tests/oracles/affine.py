@@ -11,9 +11,11 @@ import math
 class Oracle:
     """The averages of one weight, and what they make of it."""
 
-    def __init__(self, lr: float, g_bound: float, beta: float, momentum: float, affine: float, sigma: float) -> None:
+    def __init__(
+        self, lr: float, g_bound: float, beta: float, momentum: float, affine: float, sigma: float, warmup: int
+    ) -> None:
         self.lr, self.g_bound, self.beta, self.momentum, self.affine = lr, g_bound, beta, momentum, affine
-        self.sigma, self.average, self.square, self.t = sigma, 0.0, 0.0, 0
+        self.sigma, self.warmup, self.average, self.square, self.t = sigma, warmup, 0.0, 0.0, 0
 
     def target(self, w: float, g: float) -> float:
         """Where the step takes a weight, were there no bounds and no rungs."""
@@ -25,7 +27,8 @@ class Oracle:
         square = self.square / (1 - self.beta**self.t)
         r = 0.0 if square == 0 else max(-self.g_bound, min(self.g_bound, ahead / math.sqrt(square)))
         size = (1 - self.affine) * abs(w) + self.affine * self.sigma
-        return w - self.lr * min(1.0, 0.2 / self.sigma) * size * r
+        lr = self.lr * min(1.0, self.t / self.warmup)
+        return w - lr * min(1.0, 0.2 / self.sigma) * size * r
 
     def step_float(self, w: float, g: float, sigma_star: float) -> float:
         bound = max(sigma_star, abs(w))
