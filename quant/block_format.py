@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -52,12 +53,10 @@ class BlockFormat:
         """The k that means zero."""
         return 2 ** (self.bits - self.signed) - 1
 
-    def rungs(self, device: torch.device) -> Tensor:
-        """Values of k = 0 .. last_code in units of the block's scale, float32."""
-        table = torch.arange(self.last_code + 1, dtype=torch.float64, device=device)
-        table = table.mul_(-self.base_precision).exp_().to(torch.float32)
-        table[-1] = 0
-        return table
+    def rungs(self, like: Tensor) -> Tensor:
+        """Values of k = 0 .. last_code in units of the block's scale, float32; signed: then all negated."""
+        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
+        return (_cached_rungs if type(like) is Tensor else _rungs)(self, like.device)
 
     def zeros(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Codes and scales of `count` zeros."""
@@ -77,7 +76,7 @@ class BlockFormat:
         magnitude = blocks.abs()
         scale = magnitude.amax(dim=1, keepdim=True)
         y = torch.where(scale > 0, magnitude / scale, 0)
-        rungs = self.rungs(values.device)
+        rungs = self.rungs(values)[: self.last_code + 1]
         if not self.signed:  # an average of squares that rounds to zero would be divided by
             y = torch.where(y > 0, y.maximum(rungs[-2]), 0)
         u = _in_blocks(u.reshape(-1)) if isinstance(u, Tensor) else u
@@ -90,9 +89,18 @@ class BlockFormat:
     def decode(self, codes: Tensor, scale: Tensor, count: int) -> Tensor:
         """The `count` numbers of `encode`, flat, float32."""
         code = codes.to(torch.int32) + 2**15 if self.bits == 16 else unpack(codes, self.bits, count).to(torch.int32)
-        rungs = self.rungs(codes.device)
-        values = (torch.cat([rungs, -rungs]) if self.signed else rungs).index_select(0, code)
+        values = self.rungs(codes).index_select(0, code)
         return (_in_blocks(values) * scale.unsqueeze(1)).view(-1)[:count]
+
+
+def _rungs(format: BlockFormat, device: torch.device) -> Tensor:
+    k = torch.arange(format.last_code + 1, dtype=torch.float64, device=device)
+    table = (k * -format.base_precision).exp_().to(torch.float32)
+    table = torch.where(k < format.last_code, table, 0)
+    return torch.cat([table, -table]) if format.signed else table
+
+
+_cached_rungs = lru_cache(maxsize=64)(_rungs)
 
 
 def _in_blocks(flat: Tensor) -> Tensor:
