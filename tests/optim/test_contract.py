@@ -8,12 +8,11 @@ import inspect
 
 import pytest
 import torch
-from oracles.contract import INFO, INPUTS, KINDS, Problem, assert_equal, run, same
+from oracles.contract import INFO, INPUTS, KINDS, OptimizerErrorEnum, Problem, assert_equal, run, same
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.optim.swa_utils import SWALR
-from torch.testing._internal.common_optimizers import OptimizerErrorEnum
 
 from lognet.optim import Madam
 

@@ -6,15 +6,22 @@ The defaults of Madam are not repeated here, so that they may change.
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
-from torch.testing._internal.common_optimizers import (
+
+# Its import forbids the whole process to set cudnn's flags; what was allowed stays allowed.
+_flags, _name = torch.backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag"
+_allowed = _flags[_name]
+from torch.testing._internal.common_optimizers import (  # noqa: E402
     ErrorOptimizerInput,
     OptimizerInfo,
     OptimizerInput,
     get_error_inputs_for_all_optims,
 )
+from torch.testing._internal.common_optimizers import OptimizerErrorEnum as OptimizerErrorEnum  # noqa: E402
 
-from lognet import LogTensor
-from lognet.optim import Madam
+_flags[_name] = _allowed
+
+from lognet import LogTensor  # noqa: E402
+from lognet.optim import Madam  # noqa: E402
 
 
 def inputs(device, dtype=None):
