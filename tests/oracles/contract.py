@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 # Its import forbids the whole process to set cudnn's flags; what was allowed stays allowed.
-_allowed = torch.backends.__allow_nonbracketed_mutation_flag
+_flags, _name = torch.backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag"
+_allowed = _flags[_name]
 from torch.testing._internal.common_optimizers import (  # noqa: E402
     ErrorOptimizerInput,
     OptimizerInfo,
@@ -17,7 +18,7 @@ from torch.testing._internal.common_optimizers import (  # noqa: E402
 )
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum as OptimizerErrorEnum  # noqa: E402
 
-torch.backends.__allow_nonbracketed_mutation_flag = _allowed
+_flags[_name] = _allowed
 
 from lognet import LogTensor  # noqa: E402
 from lognet.optim import Madam  # noqa: E402
