@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .bitpack import pack, unpack
-from .rounding import round_to_rungs
+from .rounding import is_traced, round_to_rungs
 
 BLOCK = 128
 """Numbers that share a float32 scale: a quarter of a bit each."""
@@ -55,8 +55,7 @@ class BlockFormat:
 
     def rungs(self, like: Tensor) -> Tensor:
         """Values of k = 0 .. last_code in units of the block's scale, float32; signed: then all negated."""
-        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
-        return (_cached_rungs if type(like) is Tensor else _rungs)(self, like.device)
+        return (_rungs if is_traced(like) else _cached_rungs)(self, like.device)
 
     def zeros(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Codes and scales of `count` zeros."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .random_bits import uniform
-from .rounding import round_to_rungs
+from .rounding import is_traced, round_to_rungs
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")
@@ -199,8 +199,7 @@ class LogFormat:
 
     def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
         """`unit_ladder` on the device of `like`, from a cache but where torch.compile traces."""
-        # a graph that torch.compile traces wants the operations that make the table, not a tensor from outside it
-        return (_cached_unit_ladder if type(like) is Tensor else unit_ladder)(self, dtype, like.device)
+        return (unit_ladder if is_traced(like) else _cached_unit_ladder)(self, dtype, like.device)
 
     def decode(self, exponent: Tensor, negative: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """sign * scale * exp(-k * base_precision), rounded to `dtype`.

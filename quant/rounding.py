@@ -37,3 +37,8 @@ def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | 
     above, below = brackets.index_select(0, k).unbind(1)
     u = u.reshape(-1) if isinstance(u, Tensor) else u
     return (k + (flat - below < u * (above - below)).to(torch.int32)).view(y.shape)
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether torch.compile is looking: its graph wants the operations that make a table, not a tensor from outside it."""
+    return type(x) is not Tensor or torch.compiler.is_compiling()

@@ -76,6 +76,8 @@ def make(kind):
         ("log", {"lr": torch.tensor(0.05)}),
         ("mixed", {"lr": 0.05, "momentum": 0.9, "maximize": True}),
         ("log", {"lr": 0.05, "rounding": "nearest", "sign_crossing": False, "bias_correction": False}),
+        ("mixed", {"lr": 0.05, "affine": 0.0, "momentum": 0.0}),
+        ("mixed", {"lr": 0.05, "state_bits": 4}),
     ],
 )
 def test_a_compiled_step_is_traced_once_and_equals_the_eager_one(backend, kind, kwargs):
@@ -118,7 +120,7 @@ def test_a_compiled_model_and_a_compiled_step_train_as_in_eager(backend):
     losses = []
     for compiled in (True, False):
         model = make("log")
-        optimizer = Madam(model.parameters(), lr=0.03)
+        optimizer = Madam(model.parameters(), warmup=0)
         forward, step = model, optimizer.step
         if compiled:
             forward = torch.compile(model, fullgraph=True, backend=backend)

@@ -48,7 +48,7 @@ def test_errors(i, dtype):
 def test_forloop_goes_right_direction(kind, desc, scheduled):
     kwargs = copy.deepcopy(INPUTS[desc])
     problem = Problem(kind)
-    optimizer = Madam(problem.params, **{"lr": 0.05, **kwargs})
+    optimizer = Madam(problem.params, **{"lr": 0.05, "warmup": 0, **kwargs})
     made = [make(optimizer) for make in (INFO.scheduler_inputs[scheduled - 1] if scheduled else ())]
     before = problem.loss().item()
     run(optimizer, problem, 20, made)
@@ -61,7 +61,7 @@ def test_forloop_goes_right_direction(kind, desc, scheduled):
 def test_param_group_with_lrscheduler_goes_right_direction(kind, scheduled):
     problem = Problem(kind)
     weight, bias = problem.params
-    optimizer = Madam([{"params": [weight]}, {"params": [bias], "lr": 0.01}], lr=0.05)
+    optimizer = Madam([{"params": [weight]}, {"params": [bias], "lr": 0.02}], lr=0.1, warmup=0)
     made = [make(optimizer) for make in (INFO.scheduler_inputs[scheduled - 1] if scheduled else ())]
     before = problem.loss().item()
     run(optimizer, problem, 20, made)

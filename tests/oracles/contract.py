@@ -31,7 +31,9 @@ def inputs(device, dtype=None):
         OptimizerInput(params=None, kwargs={"lr": torch.tensor(0.05)}, desc="tensor lr"),
         OptimizerInput(params=None, kwargs={"lr": 0.05, "momentum": 0.9}, desc="momentum"),
         OptimizerInput(params=None, kwargs={"lr": 0.05, "beta": 0.9, "bias_correction": False}, desc="as printed"),
-        OptimizerInput(params=None, kwargs={"lr": 0.05, "sign_crossing": False, "rounding": "nearest"}, desc="paper"),
+        OptimizerInput(params=None, kwargs={"lr": 0.5, "sign_crossing": False, "rounding": "nearest"}, desc="frozen"),
+        OptimizerInput(params=None, kwargs={"lr": 0.05, "affine": 0.0, "momentum": 0.0}, desc="multiplicative"),
+        OptimizerInput(params=None, kwargs={"lr": 0.05, "state_bits": 8}, desc="few bits"),
         OptimizerInput(params=None, kwargs={"lr": 0.05, "maximize": True, "g_bound": 2.0}, desc="maximize"),
     ]
 
