@@ -37,8 +37,8 @@ def run(name, bits=None):
         optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     else:
         if bits is not None:
-            lognet.wrap(model, bits=bits, p_scale=6.0)  # in place: no float copy of a weight is kept
-        optimizer = Madam(model.parameters(), lr=0.06, p_scale=6.0)
+            lognet.wrap(model, bits=bits)  # in place: no float copy of a weight is kept
+        optimizer = Madam(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.defaults["lr"], STEPS, cycle_momentum=False)
     for _ in range(STEPS):
         batch = train[torch.randint(len(train), (BATCH,))]

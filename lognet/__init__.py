@@ -3,7 +3,7 @@
 >>> import torch, lognet
 >>> from lognet.optim import Madam
 >>> model = lognet.wrap(torch.nn.Linear(4, 2), bits=8)
->>> optimizer = Madam(model.parameters(), lr=0.01)
+>>> optimizer = Madam(model.parameters())
 """
 
 from . import autograd as autograd  # registers the operations that consume LogTensors

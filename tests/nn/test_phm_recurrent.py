@@ -165,7 +165,7 @@ def test_log_factors_and_what_the_graph_keeps(name, dtype):
 def test_wrapped_training_step():
     torch.manual_seed(0)
     ours = lognet.wrap(PHMLSTM(4, 8, 4, num_layers=2, dropout=0.2))
-    optimizer = lognet.optim.Madam(ours.parameters(), lr=0.05)
+    optimizer = lognet.optim.Madam(ours.parameters(), warmup=0)
     x, losses = torch.randn(6, 8, 4), []
     for _ in range(30):
         loss = (ours(x)[0].mean(-1) - x.mean(-1)).square().mean()
