@@ -32,7 +32,7 @@ def test_a_wrapped_model_holds_its_bits_and_nothing_else(bits):
     for p in model.parameters():
         p.grad = torch.ones(p.shape)
     optimizer.step()
-    assert held_bytes(optimizer) == sum(4 * p.numel() + 4 + 24 for p in tensors)
+    assert held_bytes(optimizer) == sum(8 * p.numel() + 4 + 8 + 24 for p in tensors)
 
 
 def test_sizes_reported_by_the_summary_are_those_held():

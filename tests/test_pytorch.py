@@ -286,7 +286,7 @@ def test_averages_are_float_and_exact(kwargs):
     assert all(type(p) is nn.Parameter for p in averaged.module.parameters())
     dense = lognet.unwrap(copy.deepcopy(model))
     reference = AveragedModel(dense, **kwargs)
-    optimizer = Madam(model.parameters(), lr=0.05)
+    optimizer = Madam(model.parameters(), lr=0.5, warmup=0)
     for _ in range(10):
         gradients(model, model(data()).square().sum())
         optimizer.step()

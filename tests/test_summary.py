@@ -31,7 +31,7 @@ def test_ladder_health_is_counted():
     assert (layer.first_rung, layer.last_rung, layer.crossings) == (25.0, 12.5, None)
     assert layer.scale == 2.0
     assert abs(layer.lowest - 2.0 / w.format.range) < 1e-6
-    optimizer = Madam([w], lr=w.base_precision, rounding="nearest")
+    optimizer = Madam([w], w.base_precision, affine=0.0, momentum=0.0, warmup=0, rounding="nearest")
     w.grad = torch.tensor([-1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
     optimizer.step()
     layer = lognet.summary(module, optimizer).layers[0]

@@ -56,7 +56,7 @@ def test_every_floating_parameter_becomes_a_log_tensor_close_to_it(bits, dtype):
         assert isinstance(p, nn.Parameter)
         assert (p.bits, p.dtype, p.requires_grad) == (bits, dtype, original[name].requires_grad)
         rms = x.square().mean().sqrt().item() or 0.1
-        assert float(p.scale) == pytest.approx(max(3 * rms, x.abs().max().item()), rel=1e-6)
+        assert float(p.scale) == pytest.approx(max(12 * rms, x.abs().max().item()), rel=1e-6)
         lowest = float(p.scale) / p.format.range
         kept = x.abs() >= lowest
         assert ((p.dequantize(torch.float64) / x)[kept].log().abs() <= p.base_precision / 2 + 1e-6).all()
@@ -110,7 +110,7 @@ def test_twelve_bits_hardly_change_a_model_and_fewer_bits_more():
     model = net().eval()
     exact = model(TOKENS)
     errors = [(lognet.wrap(copy.deepcopy(model), bits=b)(TOKENS) - exact).norm() / exact.norm() for b in (16, 12, 8, 4)]
-    assert errors[0] < 0.01 < errors[3]  # what stays at 16 bits is the range: zero biases stand on the last rung
+    assert errors[0] < 0.03 < errors[3]  # what stays at 16 bits is the range: zero biases stand on the last rung
     assert errors == sorted(errors)
 
 
