@@ -188,7 +188,7 @@ class LogFormat:
         >>> ladder = LogFormat(4)  # two rungs to the octave, 16 rungs in all
         >>> k, negative = ladder.encode_unbiased(torch.tensor([1.0, -0.5, 0.3]), 0.5)
         >>> k.tolist(), negative.tolist()
-        ([0, 2, 3], [False, True, False])
+        ([0, 2, 4], [False, True, False])
         """
         positive = self.unit_rungs(units.dtype, units)[: self.last_rung + 1]
         lowest = positive[-1]
