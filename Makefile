@@ -5,6 +5,7 @@ VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 CONSTRAINTS ?= requirements/constraints.txt
 SWEEP_ARGS ?=
+QUALITY_ARGS ?=
 PYTEST_ARGS ?=
 
 EXTRAS := sweep,quant,dev
@@ -13,13 +14,16 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep test test-slow test-oldest lint format clean
+.PHONY: help sweep quality test test-slow test-oldest lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
+
+quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks and write quality.md (hours)
+	$(in_venv) -m benchmarks.quality $(QUALITY_ARGS)
 
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
@@ -39,7 +43,7 @@ format: $(VENV)/.installed  ## rewrite the code as ruff would have it
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean:  ## remove the virtual environments, builds and caches (sweep-results/ stays)
+clean:  ## remove the virtual environments, builds and caches (sweep-results/ and quality-results/ stay)
 	rm -rf $(VENV) $(VENV_OLDEST) build dist lognet.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find lognet optim quant tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -55,7 +59,12 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
 	@touch $@
 
+# What only the quality suite and its tests need, on top.
+$(VENV)/.quality: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[quality]"
+	@touch $@
+
 # What only the tests need, on top.
-$(VENV)/.clients: $(VENV)/.installed
+$(VENV)/.clients: $(VENV)/.quality
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients]"
 	@touch $@

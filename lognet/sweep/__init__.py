@@ -5,8 +5,22 @@ finished run at once, and ends with a table, ``results.json``, ``results.csv`` a
 
 The rooms: `plan` says what is compared, `data` and `models` say on what, `train` trains one run, `worker` and
 `runner` spread runs over processes, `results` keeps them, `summary` condenses them, `figures` and `report` draw them.
+
+Its data and networks are public, for other comparisons on the same tasks.
 """
 
+from .data import CONTEXT, Dataset, epoch_order, load_digits, load_text, text_windows
 from .errors import SweepError
+from .models import ConvNet, Transformer
 
-__all__ = ["SweepError"]
+__all__ = [
+    "CONTEXT",
+    "ConvNet",
+    "Dataset",
+    "SweepError",
+    "Transformer",
+    "epoch_order",
+    "load_digits",
+    "load_text",
+    "text_windows",
+]

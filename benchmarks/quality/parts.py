@@ -1,0 +1,258 @@
+"""Which runs answer which question, as rows of tables.
+
+A row that needs a tuned learning rate has no runs until the runs of the grid are in: planning again then names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .data import load
+from .settings import FINE_TUNING, Contender, Run, adam, madam, paper, sgd
+from .store import Store
+from .tasks import TASKS, Task
+
+
+def half_decade(k: int) -> float:
+    """The learning rates of a logarithmic grid: 0.001, 0.003, 0.01, ... for k = -6, -5, -4, ...
+
+    >>> [half_decade(k) for k in range(-7, 2)]
+    [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    """
+    return float(f"{3 if k % 2 else 1}e{k // 2}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    ablation_seeds: tuple[int, ...] = (0, 1)
+    slowdown: int = 1
+    """Steps of every run are divided by it."""
+    steps: int | None = None
+    """Steps of every run, if given."""
+    grids: dict[str, range] = field(default_factory=lambda: {"Adam": range(-7, -1), "SGD": range(-6, 1)})
+    """Learning rates to try, as half decades."""
+    extensions: int = 3
+    """How often a grid grows by half a decade when its best value lies at an end."""
+    bits: tuple[int, ...] = (12, 10, 8, 6, 4)
+    long: bool = True
+
+    def steps_of(self, asked: int) -> int:
+        return self.steps or max(1, asked // self.slowdown)
+
+
+FULL = Size()
+QUICK = Size(
+    seeds=(0, 1),
+    ablation_seeds=(0,),
+    slowdown=4,
+    grids={"Adam": range(-6, -3), "SGD": range(-4, -1)},
+    extensions=0,
+    bits=(12, 8, 4),
+    long=False,
+)
+
+SHORT, LONG = 200, 20_000
+TUNERS: dict[str, Callable[[float], Contender]] = {"SGD": sgd, "Adam": adam}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: one contender on one task, over seeds."""
+
+    task: str
+    label: str
+    runs: tuple[Run, ...]
+    reference: tuple[Run, ...] = ()
+    """What it is compared with; empty for what is not compared."""
+    field: str = "metric"
+    """Of the records."""
+    reference_field: str = "metric"
+
+
+class Planner:
+    """Makes the rows of every part, from what is known so far."""
+
+    def __init__(self, size: Size, store: Store) -> None:
+        self.size = size
+        self.store = store
+
+    def runs(
+        self, contender: Contender, task: Task, steps: int | None = None, seeds: tuple[int, ...] | None = None
+    ) -> tuple[Run, ...]:
+        """A contender's runs, one a seed."""
+        steps = self.size.steps_of(steps or task.steps)
+        digest = load(task.data).digest
+        return tuple(contender.run(task.name, digest, steps, s) for s in (seeds or self.size.seeds))
+
+    def grid(self, name: str, task: Task, steps: int | None = None) -> tuple[dict[float, Run], float | None]:
+        """The runs of an optimizer's grid by learning rate, as far as planned, and the best rate once all are in.
+
+        Ties go to the lower training loss. The best is None as well if every rate diverged.
+        """
+        exponents = list(self.size.grids[name])
+        for extended in range(self.size.extensions + 1):
+            rates = {
+                half_decade(k): self.runs(TUNERS[name](half_decade(k)), task, steps, self.size.seeds[:1])[0]
+                for k in exponents
+            }
+            records = {rate: self.store.get(run) for rate, run in rates.items()}
+            if None in records.values():
+                return rates, None
+            scores = {
+                rate: (task.metric.error(r["metric"]), r["loss"])
+                for rate, r in records.items()
+                if r is not None and r["metric"] is not None
+            }
+            best = min(scores, key=lambda rate: scores[rate], default=None)
+            if best is None or extended == self.size.extensions:
+                return rates, best
+            if best == half_decade(exponents[0]):
+                exponents.insert(0, exponents[0] - 1)
+            elif best == half_decade(exponents[-1]):
+                exponents.append(exponents[-1] + 1)
+            else:
+                return rates, best
+        raise AssertionError("unreachable")
+
+    def tuned(self, name: str, task: Task, steps: int | None = None) -> tuple[Run, ...]:
+        """An optimizer's runs at its best learning rate; none while that is unknown."""
+        _, best = self.grid(name, task, steps)
+        return () if best is None else self.runs(TUNERS[name](best), task, steps)
+
+    def baselines(self, task: Task) -> Iterator[Row]:
+        for name in TUNERS:
+            rates, best = self.grid(name, task)
+            for rate, run in sorted(rates.items()):
+                chosen = rate == best
+                yield Row(task.name, f"{name}, lr {rate:g}", self.tuned(name, task) if chosen else (run,))
+
+    def bits(self, task: Task) -> Iterator[Row]:
+        reference = self.tuned("Adam", task)
+        yield Row(task.name, "SGD", self.tuned("SGD", task), reference)
+        yield Row(task.name, "Adam", reference)
+        for bits in (None, *self.size.bits):
+            yield Row(task.name, _madam_label(bits), self.runs(madam(bits), task), reference)
+
+    def paper(self, task: Task) -> Iterator[Row]:
+        reference = self.tuned("Adam", task)
+        for bits in (None, 12, 10, 8):
+            yield Row(
+                task.name, f"paper, {bits} bits" if bits else "paper, FP32", self.runs(paper(bits), task), reference
+            )
+
+    def lr(self, task: Task) -> Iterator[Row]:
+        """One seed each, as the grids of the baselines have."""
+        for bits in (None, 8):
+            lr = madam(bits).optimizer["lr"]
+            for factor in (0.25, 0.5, 1, 2, 4):
+                runs = self.runs(madam(bits, lr=lr * factor), task, seeds=self.size.seeds[:1])
+                yield Row(task.name, f"{_madam_label(bits)}, lr {lr * factor:g}", runs)
+
+    def ablation(self, task: Task) -> Iterator[Row]:
+        changes: list[tuple[str, Contender]] = [("defaults", madam(8))]
+        for name, values in ABLATION.items():
+            changes += [(f"{name} {value}", madam(8, None, **{name: value})) for value in values]
+        changes += [(f"wrap p_scale {value:g}", madam(8, {"p_scale": value})) for value in (3.0, 6.0, 24.0)]
+        default = self.runs(madam(8), task, seeds=self.size.ablation_seeds)
+        for label, contender in changes:
+            runs = self.runs(contender, task, seeds=self.size.ablation_seeds)
+            yield Row(task.name, label, runs, () if runs == default else default)
+
+    def state(self, task: Task) -> Iterator[Row]:
+        default = self.runs(madam(8), task)
+        for bits in (32, 16, 8, 4):
+            runs = self.runs(madam(8, state_bits=bits), task)
+            yield Row(task.name, f"state_bits {bits}", runs, () if runs == default else default)
+
+    def signs(self, task: Task) -> Iterator[Row]:
+        default = self.runs(madam(8), task)
+        yield Row(task.name, "signs may change", default)
+        yield Row(task.name, "frozen as initialised", self.runs(madam(8, sign_crossing=False), task), default)
+        seeded = madam(8, {"sign_seed": "run"}, sign_crossing=False)
+        yield Row(task.name, "frozen, drawn from a seed", self.runs(seeded, task), default)
+
+    def fine_tuning(self, task: Task) -> Iterator[Row]:
+        """The float network of every row is trained in the row's own runs, by Adam at its best rate."""
+        if task.name not in ("digits", "text"):
+            return
+        _, best = self.grid("Adam", task)
+        for bits in (12, 8):
+            runs: tuple[Run, ...] = ()
+            if best is not None:
+                full = self.runs(adam(best), task)
+                starts = [{name: r.settings[name] for name in ("optimizer", "schedule", "steps")} for r in full]
+                runs = tuple(
+                    madam(bits, lr=0.02).run(
+                        task.name, r.settings["data"], max(1, r.steps // 4), r.settings["seed"], FINE_TUNING, start
+                    )
+                    for r, start in zip(full, starts, strict=True)
+                )
+            if bits == 12:
+                yield Row(task.name, "float, Adam", runs, field="float")
+            yield Row(task.name, f"{bits} bits, rounded", runs, runs, "before", "float")
+            yield Row(task.name, f"{bits} bits, fine-tuned", runs, runs, "metric", "float")
+
+    def horizons(self, task: Task) -> Iterator[Row]:
+        """Adam is tuned for each length."""
+        for steps in (SHORT, LONG) if task.cheap and self.size.long else (SHORT,):
+            words = f"{self.size.steps_of(steps)} steps"
+            reference = self.tuned("Adam", task, steps)
+            rates, best = self.grid("Adam", task, steps)
+            for rate, run in sorted(rates.items()):
+                if run not in reference:
+                    yield Row(task.name, f"{words}: Adam, lr {rate:g}", (run,))
+            yield Row(task.name, f"{words}: Adam, best lr" + ("" if best is None else f" {best:g}"), reference)
+            for bits in (None, 8):
+                yield Row(task.name, f"{words}: {_madam_label(bits)}", self.runs(madam(bits), task, steps), reference)
+
+
+ABLATION: dict[str, tuple[Any, ...]] = {
+    "affine": (0.0, 0.25, 1.0),
+    "momentum": (0.0, 0.5, 0.9),
+    "beta": (0.9, 0.98, 0.999),
+    "warmup": (0, 200),
+    "g_bound": (1.0, 8.0),
+    "sign_crossing": (False,),
+    "rounding": ("nearest",),
+    "bias_correction": (False,),
+}
+"""Arguments of Madam, and what they are changed to, one at a time."""
+
+PARTS: dict[str, Callable[[Planner, Task], Iterator[Row]]] = {
+    "baselines": Planner.baselines,
+    "bits": Planner.bits,
+    "paper": Planner.paper,
+    "lr": Planner.lr,
+    "ablation": Planner.ablation,
+    "state": Planner.state,
+    "fine-tuning": Planner.fine_tuning,
+    "signs": Planner.signs,
+    "horizons": Planner.horizons,
+}
+
+
+def rows(planner: Planner, part: str, tasks: list[str]) -> list[Row]:
+    return [row for name in tasks for row in PARTS[part](planner, TASKS[name])]
+
+
+def wanted(planner: Planner, parts: list[str], tasks: list[str]) -> list[Run]:
+    """All runs of the parts that can be named by now, and those that they are compared with, each once."""
+    found = [run for part in parts for row in rows(planner, part, tasks) for run in (*row.runs, *row.reference)]
+    grids = [run for name in tasks for run in _grids(planner, parts, TASKS[name])]
+    return list(dict.fromkeys([*found, *grids]))
+
+
+def _grids(planner: Planner, parts: list[str], task: Task) -> list[Run]:
+    """The grids that rows without runs of their own wait for."""
+    needed = {"Adam"} if {"baselines", "bits", "paper", "lr", "fine-tuning"} & set(parts) else set()
+    needed |= {"SGD"} if {"baselines", "bits", "lr"} & set(parts) else set()
+    return [run for name in sorted(needed) for run in planner.grid(name, task)[0].values()]
+
+
+def _madam_label(bits: int | None) -> str:
+    return "Madam" if bits is None else f"Madam, {bits} bits"

@@ -1,0 +1,151 @@
+"""``quality.md``: a section for each part, its tables ready to be pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .parts import PARTS, Planner, Row, rows, wanted
+from .statistics import Sample, difference, sample
+from .store import Store
+from .tasks import TASKS, Metric
+
+NONE = "-"
+
+INTRODUCTIONS = {
+    "baselines": "Every learning rate on one seed, the best (**bold**) on all seeds.",
+    "bits": "Defaults of `Madam` and `lognet.wrap`, whatever the width, against SGD and Adam at their best learning rates.",
+    "paper": "`Madam.paper` and the paper's ladders, against Adam at its best learning rate.",
+    "lr": "One seed each; the figure sets these beside the grids of the baselines.",
+    "ablation": "8 bits, one argument changed at a time, against the defaults.",
+    "state": "8 bits, against an optimizer state in 32 bits. Bytes a parameter are measured, gradients apart.",
+    "fine-tuning": "Float networks trained by Adam, rounded, trained on for a quarter of the steps, against the float network.",
+    "signs": "8 bits, against signs that may change.",
+    "horizons": "Shorter and longer runs, against Adam tuned for the same length.",
+}
+
+Columns = list[str]
+
+
+def line(cells: Columns) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def table(head: Columns, body: list[Columns]) -> list[str]:
+    return [line(head), line(["---"] * len(head)), *map(line, body)]
+
+
+def mean_of(s: Sample, metric: Metric) -> str:
+    """The mean, and what is wrong with it."""
+    words = [f"{s.mean:.{metric.decimals}f}"] if s.values else []
+    words += [f"{s.diverged} diverged"] if s.diverged else []
+    words += [f"{s.missing} missing"] if s.missing and s.values else []
+    return ", ".join(words) or NONE
+
+
+def range_of(s: Sample, metric: Metric) -> str:
+    """The worst and the best."""
+    if len(s.values) < 2:
+        return NONE
+    worst, best = sorted(s.values, reverse=not metric.higher_is_better)[:: len(s.values) - 1]
+    return f"{worst:.{metric.decimals}f} .. {best:.{metric.decimals}f}"
+
+
+def judged(row: Row, store: Store) -> Columns:
+    """Difference and verdict."""
+    metric, s = TASKS[row.task].metric, sample(store, row.runs, row.field)
+    if not row.reference:
+        return [NONE, NONE]
+    d = difference(s, sample(store, row.reference, row.reference_field))
+    if d is None:
+        return [NONE, "diverged" if s.diverged else NONE]
+    noise = "" if d.noise is None else f" (± {d.noise:.{metric.decimals}f})"
+    return [f"{d.value:+.{metric.decimals}f}{noise}", d.verdict(metric)]
+
+
+def bytes_of(row: Row, store: Store) -> Columns:
+    """Bytes a parameter: of the weights, and of weights and state."""
+    records = [r for run in row.runs if (r := store.get(run)) is not None]
+    if not records:
+        return [NONE, NONE]
+    return [f"{records[0][kind] / records[0]['parameters']:.2f}" for kind in ("weight_bytes", "training_bytes")]
+
+
+def long_table(part: str, found: list[Row], planner: Planner) -> list[str]:
+    store = planner.store
+    head = ["task", "contender", "metric", "mean", "worst .. best", "seeds", "difference", "verdict"]
+    head += ["bytes: weights", "in training"] if part == "state" else []
+    body = []
+    for row in found:
+        metric, s = TASKS[row.task].metric, sample(store, row.runs, row.field)
+        cells = [row.task, _marked(part, row, planner), metric.name, mean_of(s, metric), range_of(s, metric)]
+        cells += [str(len(s.values)), *judged(row, store)]
+        body.append(cells + (bytes_of(row, store) if part == "state" else []))
+    return table(head, body)
+
+
+def _marked(part: str, row: Row, planner: Planner) -> str:
+    """The label, in bold for the best learning rate of a grid."""
+    if part != "baselines":
+        return row.label
+    name = row.label.split(",")[0]
+    rates, best = planner.grid(name, TASKS[row.task])
+    if best is None or row.runs != planner.tuned(name, TASKS[row.task]):
+        return row.label
+    return f"**{row.label}**" + (", at the end of the grid" if best in (min(rates), max(rates)) else "")
+
+
+def wide_table(found: list[Row], planner: Planner) -> list[str]:
+    """A line for each task, a column for each contender, as in Tables 1 and 2 of the paper."""
+    labels = list(dict.fromkeys(row.label for row in found))
+    by_place = {(row.task, row.label): row for row in found}
+    body = []
+    for name in dict.fromkeys(row.task for row in found):
+        metric = TASKS[name].metric
+        cells = [mean_of(sample(planner.store, by_place[name, label].runs), metric) for label in labels]
+        body.append([TASKS[name].title, metric.name, *cells])
+    return table(["task", "metric", *labels], body)
+
+
+def tally(found: list[Row], planner: Planner) -> list[str]:
+    """How often each contender is no worse than its reference."""
+    body = []
+    for label in dict.fromkeys(row.label for row in found if row.reference):
+        verdicts = [judged(row, planner.store)[1] for row in found if row.label == label]
+        counts = [verdicts.count(word) for word in ("better", "within noise", "worse", "diverged")]
+        body.append([label, *map(str, counts), str(len(verdicts) - sum(counts))])
+    return table(["contender", "better", "within noise", "worse", "diverged", "undecided"], body)
+
+
+def provenance(planner: Planner, parts: list[str], tasks: list[str], command: str) -> list[str]:
+    """On what the results were made, and how much of them is in."""
+    runs = wanted(planner, parts, tasks)
+    records = [r for run in runs if (r := planner.store.get(run)) is not None]
+    distinct: Callable[[list[str]], str] = lambda words: ", ".join(dict.fromkeys(words)) or NONE
+    hours = sum(r["cpu_seconds"] for r in records) / 3600
+    heard = sorted({w for r in records for w in r["warnings"]})
+    return [
+        f"`{command}`: {len(records)} of {len(runs)} runs are in, {hours:.2f} hours of processor time;"
+        f" torch {distinct([r['versions']['torch'] for r in records])}, Python"
+        f" {distinct([r['versions']['python'] for r in records])}; {distinct([r['machine'] for r in records])}.",
+        "",
+        "Means over seeds; differences come with two pooled standard errors, and *within noise* means no larger than these.",
+        *(["", "Warnings during training:", "", *(f"- {w}" for w in heard)] if heard else []),
+    ]
+
+
+def render(planner: Planner, parts: list[str], tasks: list[str], command: str) -> str:
+    """The whole file."""
+    lines = ["# Quality", "", *provenance(planner, parts, tasks, command)]
+    for part in [name for name in PARTS if name in parts]:
+        found = rows(planner, part, tasks)
+        if not found:
+            continue
+        lines += ["", f"## {part}", "", INTRODUCTIONS[part], ""]
+        if part in ("bits", "paper"):
+            lines += [*wide_table(found, planner), "", *tally(found, planner), ""]
+        elif part in ("ablation", "state", "signs"):
+            lines += [*tally(found, planner), ""]
+        lines += long_table(part, found, planner)
+        if part == "lr":
+            lines += ["", "![error by learning rate](learning_rates.svg)"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,51 @@
+"""Keeps finished runs: one JSON file each, written whole or not at all, named by the hash of its settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .settings import Run
+
+Record = dict[str, Any]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by new content; whatever happens meanwhile, the old or the new is there, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Store:
+    """The finished runs in one folder. Nothing is made before the first is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Run, Record] = {}
+
+    def path(self, run: Run) -> Path:
+        return self.folder / "runs" / f"{run.key}.json"
+
+    def get(self, run: Run) -> Record | None:
+        """The record of a run, or None if it is not there; a file that is no record of this run counts as not there."""
+        if run not in self._read:
+            with contextlib.suppress(FileNotFoundError, ValueError):  # JSONDecodeError is a ValueError
+                record = json.loads(self.path(run).read_text(encoding="utf-8"))
+                if isinstance(record, dict) and record.get("settings") == run.settings:
+                    self._read[run] = record
+        return self._read.get(run)
+
+    def keep(self, run: Run, record: Record) -> None:
+        write_whole(self.path(run), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        self._read[run] = record

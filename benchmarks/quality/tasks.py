@@ -1,0 +1,149 @@
+"""The tasks: data, a network, a metric on held-out data, and how long to train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lognet
+from lognet.nn import algebraize
+from lognet.sweep import CONTEXT, ConvNet, Dataset, Transformer, epoch_order, text_windows
+
+from . import gan
+from .networks import CharLSTM, Conv1dNet, GRUNet, make_mlp
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured on held-out data."""
+
+    name: str
+    higher_is_better: bool
+    decimals: int
+
+    def worse(self, value: float, than: float) -> float:
+        """By how much `value` is worse; negative if it is better."""
+        return than - value if self.higher_is_better else value - than
+
+    def error(self, value: float) -> float:
+        """The metric as something to make small; a tenth of a percent stands for no errors at all."""
+        return max(100 - value, 0.1) if self.higher_is_better else value
+
+
+ACCURACY = Metric("accuracy, %", True, 2)
+BITS_PER_CHARACTER = Metric("bits per character", False, 3)
+FRECHET = Metric("Fréchet distance", False, 2)
+
+
+def examples(data: Dataset, batch: int, order: torch.Generator) -> Batches:
+    """Endless batches of shuffled examples."""
+    while True:
+        for chosen in epoch_order(len(data.train_x), batch, order):
+            yield data.train_x[chosen], data.train_y[chosen]
+
+
+def windows(data: Dataset, batch: int, order: torch.Generator) -> Batches:
+    """Endless batches of random windows of a text, and the same windows one character on."""
+    window = torch.arange(CONTEXT + 1)
+    while True:
+        starts = torch.randint(len(data.train_x) - CONTEXT, (batch,), generator=order)
+        cut = data.train_x[starts[:, None] + window]
+        yield cut[:, :-1], cut[:, 1:]
+
+
+def update(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator) -> float:
+    """One step on the cross entropy. Returns the loss before it, in nats; if that is not finite, nothing moves."""
+    loss = F.cross_entropy(net(x).flatten(0, -2), y.flatten())
+    value = float(loss.detach())
+    if math.isfinite(value):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return value
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
+    """Of the held-out examples, in percent."""
+    scores = torch.cat([net(x) for x in data.test_x.split(500)])
+    return 100 * float((scores.argmax(1) == data.test_y).double().mean()) if bool(scores.isfinite().all()) else math.nan
+
+
+@torch.no_grad()
+def bits_per_character(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
+    """On the held-out text, in side-by-side windows."""
+    x, y = text_windows(data.test_x)
+    nats = [
+        F.cross_entropy(net(a).flatten(0, -2), b.flatten(), reduction="sum")
+        for a, b in zip(x.split(64), y.split(64), strict=True)
+    ]
+    return float(torch.stack(nats).double().sum()) / y.numel() / math.log(2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the tables."""
+
+    name: str
+    title: str
+    data: str
+    steps: int
+    batch: int
+    build: Callable[[Dataset], nn.Module]
+    """Makes the float network, from torch's global random numbers."""
+    metric: Metric = ACCURACY
+    batches: Callable[[Dataset, int, torch.Generator], Batches] = examples
+    update: Callable[[nn.Module, torch.optim.Optimizer, Tensor, Tensor, torch.Generator], float] = update
+    evaluate: Callable[[nn.Module, Dataset, torch.Generator], float] = accuracy
+    cheap: bool = False
+    """Whether to train it fifty times as long, too."""
+
+
+def text_task(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int = 600) -> Task:
+    return Task(name, title, "text", steps, 16, build, BITS_PER_CHARACTER, windows, evaluate=bits_per_character)
+
+
+def quaternions(data: Dataset) -> nn.Module:
+    net = ConvNet(data.classes)
+    algebraize(net, "H", skip=("head",), init="glorot")  # ten outputs are no whole quaternions
+    return net
+
+
+def factored(data: Dataset, how: lognet.PHM | lognet.Kronecker) -> nn.Module:
+    net = Transformer(data.classes, CONTEXT)
+    lognet.compress(net, {"blocks.*": how}, min_parameters=1)
+    return net
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("digits", "digits, conv net", "digits", 400, 64, lambda d: ConvNet(d.classes), cheap=True),
+        Task("digits-H", "digits, quaternion conv net", "digits", 400, 64, quaternions),
+        Task("mnist1d-conv", "MNIST-1D, conv net", "mnist1d", 1200, 100, lambda d: Conv1dNet(d.classes), cheap=True),
+        Task("mnist1d-mlp", "MNIST-1D, MLP", "mnist1d", 1200, 100, lambda d: make_mlp(d.classes), cheap=True),
+        Task("mnist1d-gru", "MNIST-1D, GRU", "mnist1d", 800, 100, lambda d: GRUNet(d.classes)),
+        text_task("text", "text, transformer", lambda d: Transformer(d.classes, CONTEXT)),
+        text_task("text-lstm", "text, LSTM", lambda d: CharLSTM(d.classes), steps=500),
+        text_task("text-PHM4", "text, transformer, PHM n = 4", lambda d: factored(d, lognet.PHM(4))),
+        text_task("text-K4", "text, transformer, Kronecker rank 4", lambda d: factored(d, lognet.Kronecker(4))),
+        Task(
+            "digits-gan",
+            "digits, conditional GAN",
+            "digits",
+            1500,
+            64,
+            lambda d: gan.GAN(d.classes),
+            FRECHET,
+            update=gan.update,
+            evaluate=gan.evaluate,
+        ),
+    )
+}
