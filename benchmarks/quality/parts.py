@@ -202,10 +202,11 @@ class Planner:
         for steps in (SHORT, LONG) if task.cheap and self.size.long else (SHORT,):
             words = f"{self.size.steps_of(steps)} steps"
             reference = self.tuned("Adam", task, steps)
-            for rate, run in sorted(self.grid("Adam", task, steps)[0].items()):
+            rates, best = self.grid("Adam", task, steps)
+            for rate, run in sorted(rates.items()):
                 if run not in reference:
                     yield Row(task.name, f"{words}: Adam, lr {rate:g}", (run,))
-            yield Row(task.name, f"{words}: Adam, best lr", reference)
+            yield Row(task.name, f"{words}: Adam, best lr" + ("" if best is None else f" {best:g}"), reference)
             for bits in (None, 8):
                 yield Row(task.name, f"{words}: {_madam_label(bits)}", self.runs(madam(bits), task, steps), reference)
 

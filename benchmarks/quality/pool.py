@@ -31,7 +31,7 @@ def prepare_worker() -> None:
 
 def _die_with(parent: BaseProcess) -> None:
     parent.join()
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
