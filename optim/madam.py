@@ -13,20 +13,11 @@ from torch.optim import Optimizer
 from ..log_tensor import LogTensor
 from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
+from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters
 from .plan import Planned, Scalars, read_flags
 from .state import AVERAGES, add_average, averages
-from .update import (
-    CodeStep,
-    affine_codes,
-    affine_coefficients,
-    affine_floats,
-    direction,
-    nesterov,
-    second_moment,
-    step_codes,
-    step_floats,
-)
+from .update import CodeStep, direction, nesterov, second_moment, step_codes, step_floats
 
 
 class Madam(Optimizer):
@@ -94,7 +85,7 @@ class Madam(Optimizer):
 
     Source: Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates",
     Algorithm 1 (eta = `lr`, eta* = `lr * g_bound`, sigma* = `p_scale` * sigma, beta = `beta`) and section 4.1. The affine
-    step is ours; docs/quality.md has what it was measured to do.
+    step is ours; docs/sweep.md has what it was measured to do.
 
     >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
     >>> optimizer = Madam([w], warmup=0)
@@ -365,13 +356,13 @@ class Madam(Optimizer):
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)
-            add_average(state, "exp_avg_sq", grad.to(_compute(p)), group["state_bits"])
+            add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
         if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
             state["sigma"] = torch.tensor(_typical_magnitude(p, group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
-            add_average(state, "exp_avg", grad.to(_compute(p)), group["state_bits"])
+            add_average(state, "exp_avg", grad, _compute(p), group["state_bits"])
         return state
 
     def _warn_once(self, kind: str, message: str) -> None:

@@ -17,17 +17,18 @@ _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 AVERAGES = tuple(_SIGNED)
 
 
-def add_average(state: dict[str, Any], name: str, like: Tensor, bits: int) -> None:
+def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dtype, bits: int) -> None:
     """Put an average of zeros into the state of a parameter.
 
     Args:
         name: "exp_avg", of gradients, or "exp_avg_sq", of their squares.
-        like: a tensor of the parameter's shape, in the dtype of 32-bit state (float64 for float64 parameters).
+        like: a tensor of the parameter's shape, on its device.
+        dtype: of 32-bit state (float64 for float64 parameters).
         bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
             ``state[name + "_scale"]``, a float32 for every block of them.
     """
     if bits == 32:
-        state[name] = torch.zeros_like(like)
+        state[name] = torch.zeros_like(like, dtype=dtype)
     else:
         state[name], state[name + "_scale"] = BlockFormat(bits, _SIGNED[name]).zeros(like.numel(), like.device)
 

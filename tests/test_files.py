@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -119,7 +118,7 @@ def refuses_flips(good, bits_of):
 
 
 def test_a_flipped_bit_in_any_byte_is_noticed(good):
-    refuses_flips(good, lambda position: [random.randrange(8)])
+    refuses_flips(good, lambda position: [position * 5 % 8])
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ class Planner:
                 full = self.runs(adam(best), task)
                 starts = [{name: r.settings[name] for name in ("optimizer", "schedule", "steps")} for r in full]
                 runs = tuple(
-                    madam(bits, lr=0.02).run(
+                    madam(bits, lr=0.02, warmup=0).run(
                         task.name, r.settings["data"], max(1, r.steps // 4), r.settings["seed"], FINE_TUNING, start
                     )
                     for r, start in zip(full, starts, strict=True)

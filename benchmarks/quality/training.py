@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import platform
@@ -16,6 +15,7 @@ from torch import nn
 
 import lognet
 from lognet.optim import Madam
+from lognet.sweep import schedule, stream
 
 from .data import load
 from .settings import Options, Run
@@ -24,21 +24,9 @@ from .tasks import TASKS, Batches, Task
 Record = dict[str, Any]
 
 
-def stream(task: str, seed: int, purpose: str) -> torch.Generator:
-    """Random numbers that depend on task, seed and purpose alone, so that every contender meets the same ones."""
-    h = hashlib.sha256(f"{task}/{seed}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(h[:7], "big"))
-
-
-def share(schedule: Options, step: int, steps: int) -> float:
+def share(settings: Options, step: int, steps: int) -> float:
     """The share of the peak learning rate at a step."""
-    if schedule["kind"] == "linear decay":
-        return 1 - step / steps
-    warmup = max(1, round(schedule["warmup_share"] * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    floor = schedule["final_share"]
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return 1 - step / steps if settings["kind"] == "linear decay" else schedule(settings, step, steps)
 
 
 def build(run: Run) -> nn.Module:
@@ -62,13 +50,13 @@ def fit(
     task: Task,
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: Options,
+    settings: Options,
     steps: int,
     feed: Batches,
     random: torch.Generator,
 ) -> float | None:
     """Train. Returns the mean loss of the last tenth of the steps, or None as soon as a loss is not finite."""
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(schedule, step, steps))
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(settings, step, steps))
     net.train()
     tail = []
     for step in range(steps):

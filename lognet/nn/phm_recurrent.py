@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .factored_recurrent import FactoredGRU, FactoredLSTM, MakeLinear
+from .factored_recurrent import FactoredGRU, FactoredLSTM, FactoredRNN, MakeLinear
 from .phm import PHMLinear, Rule, make_rule
 from .shapeshifter import KroneckerLinear
 from .sizes import check_divides
@@ -123,7 +123,38 @@ class PHMGRU(FactoredGRU):
         return f"{super().extra_repr()}, n={self.n}"
 
 
-class KroneckerLSTM(FactoredLSTM):
+class _KroneckerRNN(FactoredRNN):
+    """The arguments of the two below."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        rank: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        fused: bool = False,
+        sizes: str = "auto",
+        impl: str = "auto",
+        bits: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        factory = {"device": device, "dtype": dtype}
+        make = lambda d, k: KroneckerLinear(d, k, rank, False, sizes=sizes, impl=impl, **factory)
+        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, fused)
+        super().__init__(*shape, make, impl, bits, factory)
+        self.rank = rank
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}"
+
+
+class KroneckerLSTM(_KroneckerRNN, FactoredLSTM):
     """An LSTM whose linear transformations are sums of `rank` Kronecker products; see `PHMLSTM` and `KroneckerLinear`.
 
     >>> lstm = KroneckerLSTM(6, 8, rank=2)
@@ -131,65 +162,11 @@ class KroneckerLSTM(FactoredLSTM):
     torch.Size([5, 8])
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        rank: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        fused: bool = False,
-        sizes: str = "auto",
-        impl: str = "auto",
-        bits: int | None = None,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        factory = {"device": device, "dtype": dtype}
-        make = lambda d, k: KroneckerLinear(d, k, rank, False, sizes=sizes, impl=impl, **factory)
-        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, fused)
-        super().__init__(*shape, make, impl, bits, factory)
-        self.rank = rank
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
-
-
-class KroneckerGRU(FactoredGRU):
+class KroneckerGRU(_KroneckerRNN, FactoredGRU):
     """A GRU whose linear transformations are sums of `rank` Kronecker products; see `PHMGRU` and `KroneckerLinear`.
 
     >>> gru = KroneckerGRU(6, 8, rank=2)
     >>> gru(torch.randn(5, 6))[0].shape
     torch.Size([5, 8])
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        rank: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        fused: bool = False,
-        sizes: str = "auto",
-        impl: str = "auto",
-        bits: int | None = None,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        factory = {"device": device, "dtype": dtype}
-        make = lambda d, k: KroneckerLinear(d, k, rank, False, sizes=sizes, impl=impl, **factory)
-        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, fused)
-        super().__init__(*shape, make, impl, bits, factory)
-        self.rank = rank
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"

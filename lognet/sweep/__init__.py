@@ -6,12 +6,13 @@ finished run at once, and ends with a table, ``results.json``, ``results.csv`` a
 The rooms: `plan` says what is compared, `data` and `models` say on what, `train` trains one run, `worker` and
 `runner` spread runs over processes, `results` keeps them, `summary` condenses them, `figures` and `report` draw them.
 
-Its data and networks are public, for other comparisons on the same tasks.
+Its data, networks and ways to train them alike are public, for other comparisons on the same tasks.
 """
 
 from .data import CONTEXT, Dataset, epoch_order, load_digits, load_text, text_windows
 from .errors import SweepError
 from .models import ConvNet, Transformer
+from .train import schedule, stream
 
 __all__ = [
     "CONTEXT",
@@ -22,5 +23,7 @@ __all__ = [
     "epoch_order",
     "load_digits",
     "load_text",
+    "schedule",
+    "stream",
     "text_windows",
 ]

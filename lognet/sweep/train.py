@@ -30,15 +30,15 @@ Progress = Callable[[int, float], None]
 _FACTORS: dict[str, Callable[..., Any]] = {c.__name__: c for c in (PHM, Kronecker, LowRank, Word2KetXS)}
 
 
-def stream(run: Run, purpose: str) -> torch.Generator:
+def stream(task: str, seed: int, purpose: str) -> torch.Generator:
     """Random numbers that depend on task, seed and purpose alone, so that every contender meets the same ones."""
-    h = hashlib.sha256(f"{run.base}/{run.seed}/{purpose}".encode()).digest()
+    h = hashlib.sha256(f"{task}/{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(h[:7], "big"))
 
 
 def build(run: Run, data: Dataset) -> nn.Module:
     """The float network of a task, initialised from the seed alone."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run, "init"))))
+    torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run.base, run.seed, "init"))))
     model = dict(run.settings["task"]["model"])
     kind, algebra, factors = model.pop("kind"), model.pop("algebra", None), model.pop("factors", ())
     if kind == "Transformer":
@@ -54,7 +54,7 @@ def build(run: Run, data: Dataset) -> nn.Module:
 
 def batches(run: Run, data: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless training batches in an order that depends on task and seed alone."""
-    order, extra = stream(run, "order"), stream(run, "augmentation")
+    order, extra = (stream(run.base, run.seed, purpose) for purpose in ("order", "augmentation"))
     size = run.settings["task"]["batch"]
     if run.base == "text":
         window = torch.arange(CONTEXT + 1)

@@ -98,7 +98,7 @@ def test_the_papers_settings():
     run = run_of(paper(10))
     assert make_optimizer(build(run), run.settings["optimizer"], 0).defaults == Madam.paper([torch.ones(1)]).defaults
     assert run.settings["wrap"] == {
-        "bits": 10, "base_precision": 0.004, "p_scale": 3.0, "init": "quantize", "sign_seed": None,
+        "bits": 10, "base_precision": 0.005, "p_scale": 3.0, "init": "uniform", "sign_seed": None,
     }  # fmt: skip
 
 
