@@ -17,7 +17,7 @@ from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters
 from .plan import Planned, Scalars, read_flags
 from .state import AVERAGES, add_average, averages
-from .update import CodeStep, direction, nesterov, second_moment, step_codes, step_floats
+from .update import CodeStep, direction, nesterov, running_average, step_codes, step_floats
 
 
 class Madam(Optimizer):
@@ -310,9 +310,9 @@ class Madam(Optimizer):
         if isinstance(p, LogTensor) and p.mask is not None:
             grad = grad * p.mask
         with averages(state, grad, group["state_bits"], scalars.state_key) as average:
-            second_moment(average["exp_avg_sq"], grad, group["beta"])
+            running_average(average["exp_avg_sq"], grad * grad, group["beta"])
             if group["momentum"]:
-                ahead = average["exp_avg"].lerp_(grad.to(average["exp_avg"].dtype), 1 - group["momentum"])
+                ahead = running_average(average["exp_avg"], grad, group["momentum"])
                 grad = nesterov(grad, ahead / scalars.momentum_correction, group["momentum"])
             r = direction(grad, average["exp_avg_sq"], group["g_bound"], scalars.correction)
         if isinstance(p, LogTensor):

@@ -2,7 +2,7 @@
 
 In the paper's symbols, with t the step and ``^`` what we add to it::
 
-    g2bar <- beta * g2bar + (1 - beta) * g^2                                             second_moment
+    g2bar <- beta * g2bar + (1 - beta) * g^2                                             running_average
     r     <- clamp(g / gbar, -eta*/eta, eta*/eta)      ^gbar^2 divided by (1 - beta^t)   direction
     W     <- W * exp(-eta * sign(W) * r), clamped to +-sigma*            Algorithm 1     step_floats
     k     <- clamp(k + round(r * eta / eta_0) * sign(W), 0, 2^B - 1)     section 4.1     step_codes
@@ -22,9 +22,12 @@ FLOAT_RANGE = 2.0**8
 """Floats have no lowest rung; for sign crossing, and to start from zero, they get the default ladder's: sigma* / 256."""
 
 
-def second_moment(g2bar: Tensor, grad: Tensor, beta: float) -> None:
-    """g2bar <- beta * g2bar + (1 - beta) * g^2, in place."""
-    g2bar.mul_(beta).addcmul_(grad, grad, value=1 - beta)
+def running_average(average: Tensor, value: Tensor, beta: float) -> Tensor:
+    """average <- beta * average + (1 - beta) * value, in place.
+
+    Two products and a sum, each rounded by itself, so that every back end gets the same number.
+    """
+    return average.mul_(beta).add_(value * (1 - beta))
 
 
 def nesterov(grad: Tensor, average: Tensor, momentum: float) -> Tensor:

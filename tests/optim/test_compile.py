@@ -9,7 +9,7 @@ from torch import nn
 import lognet
 from lognet import LogTensor
 from lognet.optim import Madam
-from lognet.optim.update import direction, second_moment, step_codes, step_floats
+from lognet.optim.update import direction, running_average, step_codes, step_floats
 from lognet.quant.random_bits import key_tensor, mix64, uniform
 
 # Inductor takes a minute for each, on a busy machine more; and it warns of torch's own deprecations when imported.
@@ -30,13 +30,13 @@ def never_again():
 
 
 def on_floats(weight, grad, g2bar, lr, correction):
-    second_moment(g2bar, grad, 0.99)
+    running_average(g2bar, grad * grad, 0.99)
     r = direction(grad, g2bar, 8.0, correction)
     return step_floats(weight, r, lr, 3.0, True), g2bar
 
 
 def on_codes(exponent, negative, grad, g2bar, rungs, correction, key):
-    second_moment(g2bar, grad, 0.99)
+    running_average(g2bar, grad * grad, 0.99)
     r = direction(grad, g2bar, 8.0, correction)
     moved = step_codes(exponent, negative, r, rungs, 255, True, uniform(r.numel(), key, r.dtype).view(r.shape))
     return (*moved, g2bar)

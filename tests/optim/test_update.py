@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lognet.optim.update import FLOAT_RANGE, direction, second_moment, step_codes, step_floats
+from lognet.optim.update import FLOAT_RANGE, direction, running_average, step_codes, step_floats
 from lognet.quant.random_bits import uniform
 
 DTYPES = [torch.float32, torch.float64]
@@ -17,7 +17,7 @@ def tensor(*values, dtype=torch.float64):
 def test_direction(dtype):
     g = tensor(2.0, -2.0, 0.0, 1.0, 1e-30, dtype=dtype)
     g2bar = torch.zeros_like(g)
-    second_moment(g2bar, g, beta=0.75)
+    running_average(g2bar, g * g, beta=0.75)
     torch.testing.assert_close(g2bar[:2], tensor(1.0, 1.0, dtype=dtype))
     assert direction(g, g2bar, 8.0)[:4].tolist() == [2.0, -2.0, 0.0, 2.0]
     assert direction(g, g2bar, 8.0, correction=0.25)[:4].tolist() == [1.0, -1.0, 0.0, 1.0]
