@@ -300,17 +300,23 @@ class LogTensor(Tensor):
 class _Dequantize(torch.autograd.Function):
     """Decoding, whose derivative with respect to the values is the identity; it saves nothing."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(weight: LogTensor, dtype: torch.dtype) -> Tensor:
         return decode(weight, dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.dtype = inputs[0].dtype
+        ctx.dtype, ctx.to = inputs[0].dtype, output.dtype
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.to(ctx.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, _: None) -> Tensor | None:
+        return None if tangent is None else tangent.to(ctx.to)
 
 
 def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
