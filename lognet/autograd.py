@@ -327,9 +327,13 @@ def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _rows(weight: LogTensor, index: Tensor) -> Tensor:
-    """weight[index], decoding only those rows. A compiled graph cannot ask for values: there no index is checked."""
-    if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= weight.shape[0])).any()):
-        raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
+    """weight[index], decoding only those rows."""
+    outside = ((index < 0) | (index >= weight.shape[0])).any()
+    message = f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}"
+    if torch.compiler.is_compiling():
+        torch._assert_async(~outside, message)
+    elif not index.is_meta and bool(outside):
+        raise IndexError(message)
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(
         0, weight.shape[1] * column, column, device=index.device

@@ -8,6 +8,7 @@ values and gives a dense tensor; and an operation in place decodes, computes and
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -286,6 +287,11 @@ class LogTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch._C._get_tracing_state() is not None:
+            raise NotImplementedError(
+                "torch.jit.trace cannot record LogTensors: use torch.export or torch.compile, or trace a float copy,"
+                " lognet.unwrap(copy.deepcopy(model))"
+            )
         handler = _FUNCTIONS.get(func)
         if handler is not None:
             return handler(*args, **(kwargs or {}))
@@ -381,8 +387,16 @@ def _set_data(x: Tensor, value: Tensor) -> None:
     if not isinstance(x, LogTensor):
         value = value.dequantize()
         x.data = value
-    else:
-        x.detach().copy_(value.detach())
+        return
+    zeros = int(((value == 0) & (x != 0)).sum())
+    if zeros:
+        warnings.warn(
+            f"{zeros} of {x.numel()} values given to .data are zero and become the last rung,"
+            f" +-{float(x.scale) / x.format.range:.3g}: the ladder of a LogTensor has no zero. w.set_mask_(mask) makes exact"
+            " zeros, and Madam keeps them (after torch.nn.utils.prune.remove, say)",
+            stacklevel=3,
+        )
+    x.detach().copy_(value.detach())
 
 
 def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -28,8 +28,6 @@ def in_transform() -> bool:
     These know the rules of torch's own operations, not of custom functions: they get the plain computation on decoded
     weights, with the graph that torch gives it.
     """
-    if torch.compiler.is_compiling():
-        return False
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import gc
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .nn.factored import mask_structural_zeros
 from .nn.masks import get_mask, set_mask
+from .optim.madam import is_moved_by_madam
 from .quant.log_format import P_SCALE, LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
@@ -66,8 +66,9 @@ def wrap(
         TypeError: a complex parameter or an argument of the wrong type.
 
     An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row; so do the zeros of
-    a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if an optimizer
-    already holds parameters of the model: it would go on moving the old ones.
+    a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if a Madam
+    already holds parameters of the model: it would go on moving the old ones. (Of other optimizers nobody knows.)
+    Gradients, hooks and attributes of the parameters are carried over.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
 
@@ -305,15 +306,24 @@ def _mask_zeros(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
             new.set_mask_(mask)
 
 
+_MADE_OF = ("_storage", "_whole", "_is_param")  # what a parameter of LogTensors keeps among its attributes
+
+
 def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:
+    """A parameter that takes the place of `old`: with its gradient, its hooks, and the attributes that users set on it."""
     parameter = nn.Parameter(new, requires_grad=old.requires_grad)
     parameter.grad = old.grad
+    vars(parameter).update({name: value for name, value in vars(old).items() if name not in _MADE_OF})
+    if old._backward_hooks:
+        parameter._backward_hooks = old._backward_hooks  # the same dictionary: handles remove from it
+    if old._post_accumulate_grad_hooks:
+        parameter._post_accumulate_grad_hooks = old._post_accumulate_grad_hooks
     return parameter
 
 
 def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter], warn: bool = True) -> None:
     if warn:
-        _warn_of_optimizers({id(slot.tensor) for slot in slots})
+        _warn_of_optimizers(slot.tensor for slot in slots)
     masks = [get_mask(slot.owner, slot.attribute) for slot in slots]
     for slot, mask in zip(slots, masks, strict=True):
         # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
@@ -324,14 +334,11 @@ def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Paramet
             set_mask(slot.owner, slot.attribute, mask if own is None else mask & own)
 
 
-def _warn_of_optimizers(replaced: set[int]) -> None:
-    for candidate in gc.get_objects():
-        if issubclass(type(candidate), torch.optim.Optimizer) and any(
-            id(p) in replaced for group in getattr(candidate, "param_groups", []) for p in group["params"]
-        ):
-            warnings.warn(
-                f"a {type(candidate).__name__} optimizer holds parameters that were just replaced and would go on moving"
-                " the old ones; make the optimizer after lognet.wrap or lognet.requantize",
-                stacklevel=4,
-            )
-            return
+def _warn_of_optimizers(replaced: Iterable[Tensor]) -> None:
+    """Of Madam only: who holds a parameter for another optimizer, just a scan of the whole heap could tell."""
+    if is_moved_by_madam(replaced):
+        warnings.warn(
+            "a Madam optimizer holds parameters that were just replaced and would go on moving the old ones; make the"
+            " optimizer after lognet.wrap or lognet.requantize",
+            stacklevel=4,
+        )

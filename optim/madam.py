@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -99,6 +100,12 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Madam:
+        self = super().__new__(cls)
+        cls._alive.add(self)  # copies and unpickled ones too
+        return self
 
     def __init__(
         self,
@@ -384,6 +391,12 @@ class Madam(Optimizer):
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
+    """Whether an optimizer that is alive holds one of these parameters."""
+    wanted = {id(p) for p in params}
+    return any(id(p) in wanted for o in list(Madam._alive) if hasattr(o, "param_groups") for p in o._parameters())
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
