@@ -100,12 +100,7 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
-    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Madam:
-        self = super().__new__(cls)
-        cls._alive.add(self)  # copies and unpickled ones too
-        return self
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # copies and unpickled ones too
 
     def __init__(
         self,
@@ -145,6 +140,7 @@ class Madam(Optimizer):
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
+        self._alive.add(self)
 
     @classmethod
     def paper(
@@ -193,6 +189,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._alive.add(self)
         self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
             for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
@@ -396,7 +393,7 @@ class Madam(Optimizer):
 def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
     """Whether an optimizer that is alive holds one of these parameters."""
     wanted = {id(p) for p in params}
-    return any(id(p) in wanted for o in list(Madam._alive) if hasattr(o, "param_groups") for p in o._parameters())
+    return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import re
 import subprocess
 import sys
@@ -141,7 +142,8 @@ if __name__ == "__main__":
 def test_spawned_workers_get_the_model_and_share_its_memory(tmp_path):
     script = tmp_path / "spawn.py"
     script.write_text(SPAWN)
-    done = subprocess.run([sys.executable, str(script), "10"], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # also where lognet is not installed
+    done = subprocess.run([sys.executable, str(script), "10"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 
