@@ -26,7 +26,7 @@ quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks
 	$(in_venv) -m benchmarks.quality $(QUALITY_ARGS)
 
 docs: $(VENV)/.docs  ## the guides and the reference as a site, in build/docs
-	$(in_venv) -m sphinx -E -W --keep-going -q -b html docs build/docs
+	$(in_venv) -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
 	@echo "build/docs/index.html"
 
 test: $(VENV)/.clients  ## the test suite, without what is marked slow

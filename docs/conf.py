@@ -1,8 +1,8 @@
-"""How `make docs` turns these pages, and the docstrings, into a site: Sphinx, with MyST for the Markdown.
+"""How `make docs` turns README.md, these pages and the docstrings into a site: Sphinx, with MyST for the Markdown.
 
 The pages are plain Markdown with relative links, and read on a code-hosting site as they are. What they lack there is
 added here: the navigation, and links from every name in backticks to its reference. A name below `lognet.` that does
-not exist is a warning, and warnings are errors.
+not exist is a warning, and warnings are errors. The source folder is the repository itself: sphinx -c docs . build/docs
 """
 
 import importlib
@@ -18,8 +18,8 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 import lognet  # noqa: E402
 
@@ -36,7 +36,9 @@ extensions = [
 html_theme = "furo"
 html_title = f"lognet {release}"
 html_copy_source = False
-exclude_patterns = ["_build"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**"]
+exclude_patterns = [".*", *(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "docs")]
 
 myst_heading_anchors = 4  # links to #headings as a code-hosting site makes them
 myst_links_external_new_tab = False
@@ -55,8 +57,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
 PACKAGES = ("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep")
-GUIDES = ("sweep", "algebra", "kronecker", "files", "pytorch")
-MEASURED = ("quality", "benchmarks*")
+GUIDES = ("index", "sweep", "algebra", "kronecker", "files", "pytorch")
+MEASURED = ("quality", "benchmarks")
+PROJECT = ("CHANGELOG", "CONTRIBUTING", "docs/structure")
 NAVIGATION = """
 
 ```{toctree}
@@ -72,14 +75,24 @@ log = logging.getLogger(__name__)
 
 def add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
     """The first page lists all others; pages that nobody thought of come among the guides."""
-    if page != "index":
+    if page != root_doc:
         return
-    known = {path.stem for pattern in (*MEASURED, "structure") for path in HERE.glob(f"{pattern}.md")}
-    others = sorted(path.stem for path in HERE.glob("*.md") if path.stem not in {*known, *GUIDES, "index"})
-    source[0] += NAVIGATION % ("Guides", "\n".join([*GUIDES, *others]))
-    source[0] += NAVIGATION % ("Measured", "\n".join(MEASURED))
-    source[0] += NAVIGATION % ("Reference", "reference/lognet\nreference/*")
-    source[0] += NAVIGATION % ("Project", "structure")
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {Path(page).stem for page in PROJECT}
+    measured = sorted(page for page in pages if page.startswith(MEASURED))
+    guides = [page for page in GUIDES if page in pages] + sorted(pages - {*GUIDES, *measured})
+    for caption, names in (
+        ("Guides", [f"docs/{page}" for page in guides]),
+        ("Measured", [f"docs/{page}" for page in measured]),
+        ("Reference", ["docs/reference/lognet", "docs/reference/*"]),
+        ("Project", PROJECT),
+    ):
+        source[0] += NAVIGATION % (caption, "\n".join(names))
+
+
+def add_front_door(app: Sphinx, exception: Exception | None) -> None:
+    """Browsers and servers open index.html."""
+    if exception is None and app.builder.name == "html":
+        Path(app.outdir, "index.html").write_text('<meta http-equiv="refresh" content="0; url=README.html">\n')
 
 
 class Api(SphinxDirective):
@@ -170,3 +183,4 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-docstring", escape, priority=400)  # before napoleon
     app.connect("doctree-read", link_names)
+    app.connect("build-finished", add_front_door)

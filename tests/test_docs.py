@@ -281,8 +281,9 @@ def test_every_public_name_is_in_the_reference():
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     inventory = pytest.importorskip("sphinx.util.inventory", reason="needs pip install lognet[docs]")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees"]
-    done = subprocess.run([*command, ROOT / "docs", tmp_path / "site"], cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", ROOT / "docs"]
+    command += ["-d", tmp_path / "trees", ROOT, tmp_path / "site"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     objects = inventory.InventoryFile.loads((tmp_path / "site/objects.inv").read_bytes(), uri="")
     found = {name for kind, entries in objects.data.items() if kind.startswith("py:") for name in entries}
