@@ -48,7 +48,6 @@ autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # torch's methods are documented there
 autodoc_default_options = {"members": True, "inherited-members": "Module,Optimizer,Tensor,TensorBase,object"}
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False

@@ -24,7 +24,8 @@ from public import public_names
 
 NAMES = {name: obj for name, obj in public_names().items() if inspect.isclass(obj) or inspect.isfunction(obj)}
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Shapes?|Source|Example|Note):(.*)$", re.MULTILINE)
-SHAPE = re.compile(r"[Ss]hape|\((?:\*|\.\.\.|[\w /+*^]+),[\w ,/+*.^]*\)|1-element|element by element|any size")
+SIZE = r"(?:\*?[\w.]+(?: ?[-+*/^] ?[\w.]+)*|\*|\.\.\.)"  # n, *, 3 * hidden_size, in_channels / A
+SHAPE = re.compile(rf"[Ss]hape|\({SIZE},(?: {SIZE},?)*\)|\(\*\)|1-element|any size")
 
 
 def sections(doc: str) -> dict[str, str]:
@@ -109,7 +110,7 @@ def problems_of(obj: Any, doc: str | None) -> list[str]:
         problems.append("raises errors and has no Raises")
     if ">>>" not in doc and "No example: " not in doc:
         problems.append("has neither an example nor a line 'No example: ...' with the reason")
-    if takes_tensors(obj) and not SHAPE.search(doc):
+    if takes_tensors(obj) and not SHAPE.search(doc.partition(">>>")[0]):
         problems.append("takes tensors and gives no shape")
     return problems
 
