@@ -276,10 +276,11 @@ def test_every_public_name_is_in_the_reference():
             assert not listed & set(names), "a name is listed twice"
             listed |= set(names)
     public = {name: value for name, value in public_names().items() if not inspect.ismodule(value)}
-    assert not sorted(listed - set(public)), "in docs/reference and not published"
+    unpublished = sorted(listed - set(public))
+    assert not unpublished, f"in docs/reference and not published: {', '.join(unpublished)}"
     there = [public[name] for name in listed]
     missing = [name for name, value in public.items() if not any(value is other for other in there)]
-    assert not missing, "published and not in docs/reference"
+    assert not missing, f"published and not in docs/reference: {', '.join(missing)}"
 
 
 @pytest.mark.slow
