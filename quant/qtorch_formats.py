@@ -53,7 +53,7 @@ class _QtorchQuantizer(Quantizer):
         if draw is not None:
             quantum = self._quantum(x)
             x = (x / quantum + (1 - draw)).floor_() * quantum  # u is on (0, 1]: numbers of the format stay
-        return (self._nearest(x.contiguous()) * scale).to(y.dtype)
+        return (self._nearest(x) * scale).to(y.dtype)
 
     def _top(self) -> float:
         """Where the format has the power of two that bounds a tensor: itself a power of two."""

@@ -70,14 +70,14 @@ class Quantizer:
             return x.detach().clone()
         y = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         finite = y.isfinite()
-        rounded = self._round(torch.where(finite, y, 0))
+        rounded = self._round(torch.where(finite, y, 0).contiguous())
         if x.dtype == torch.float16:  # whose largest number is no rung of most formats
             largest = torch.finfo(x.dtype).max
             rounded = rounded.clamp(-largest, largest)
         return torch.where(finite, rounded.to(x.dtype), x.detach())
 
     def _round(self, y: Tensor) -> Tensor:
-        """Finite float32 or float64 values, rounded."""
+        """Finite float32 or float64 values, contiguous, rounded."""
         raise NotImplementedError
 
     def load(self) -> None:
@@ -188,6 +188,10 @@ class _Rounded(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, quantizer: Quantizer) -> tuple[Tensor, int]:
+        return _Rounded.apply(x, quantizer), in_dims[0]  # the batch is one tensor, as it is without vmap
+
 
 class _GradientRounded(Function):
     """The identity forward, rounds backward."""
@@ -203,6 +207,10 @@ class _GradientRounded(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Rounded.apply(grad, ctx.quantizer), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, quantizer: Quantizer) -> tuple[Tensor, int]:
+        return _GradientRounded.apply(x, quantizer), in_dims[0]
 
 
 def check_floating(x: Tensor) -> None:
