@@ -31,8 +31,9 @@ def qtorch_functions() -> Any:
             warnings.simplefilter("ignore")  # torch remarks on the compiler that it finds
             import qtorch.quant
     except Exception as error:  # of many kinds: no module, no ninja, no compiler, whatever the compiler says
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ImportError(
-            f"the fixed, float and block quantizers need qtorch, which could not be loaded ({type(error).__name__}: {error})."
+            f"the fixed, float and block quantizers need qtorch, which could not be loaded ({reason})."
             ' Install it with: pip install "lognet[quant]". It compiles C++ when first imported: a C++ compiler (g++) and'
             " ninja must be on the PATH (activate the virtual environment that ninja is in)"
         ) from error

@@ -132,8 +132,8 @@ def check(document: Any) -> None:
             raise SweepError(f"{where}.metric should be a number if and only if the status is ok")
         if run["fingerprint"] != fingerprint(run["settings"]):
             raise SweepError(f"{where}.fingerprint does not belong to its settings")
-        if run["contender"] != Contender(run["optimizer"], run["bits"]).key:
-            raise SweepError(f"{where}.contender should be {Contender(run['optimizer'], run['bits']).key!r}")
+        if run["contender"] != Contender.of(run).key:
+            raise SweepError(f"{where}.contender should be {Contender.of(run).key!r}")
         if len(run["curve"]["step"]) != len(run["curve"]["loss"]):
             raise SweepError(f"{where}.curve should have as many losses as steps")
         if run["task"] not in document["tasks"]:
