@@ -250,10 +250,8 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 def _by_bits(summary: TaskSummary) -> list[Row]:
     """Rows from few bits to many: the axis of bits, with both FP32 contenders at its end."""
-    return sorted(
-        summary.rows,
-        key=lambda row: (row.contender.bits or 32, row.contender.optimizer != "madam", row.contender.order),
-    )
+    place = lambda c: (c.bits or 32, c.optimizer != "madam", c.order)
+    return sorted(summary.rows, key=lambda row: place(row.contender))
 
 
 def _column_name(contender: Contender) -> str:

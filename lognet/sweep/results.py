@@ -172,7 +172,8 @@ class Store:
 
 CSV_COLUMNS = (
     "task", "contender", "optimizer", "bits", "activation", "gradient", "seed", "status", "metric_name", "metric",
-    "final_training_loss", "lr", "steps", "macs", "parameters", "weight_bytes", "training_bytes", "seconds", "device", "fingerprint",
+    "final_training_loss", "lr", "steps", "macs", "parameters", "weight_bytes", "training_bytes",
+    "seconds", "device", "fingerprint",
 )  # fmt: skip
 
 
