@@ -47,13 +47,16 @@ class _QtorchQuantizer(Quantizer):
         qtorch_functions()
 
     def _round(self, y: Tensor) -> Tensor:
-        x = y.to(torch.float32)
+        largest = torch.finfo(torch.float32).max
+        x = y.clamp(-largest, largest).to(torch.float32)
         scale = power_of_two_above(x) / self._top()
         x = x / scale
         draw = self._draw(x)
         if draw is not None:
             quantum = self._quantum(x)
-            x = (x / quantum + (1 - draw)).floor_() * quantum  # u is on (0, 1]: numbers of the format stay
+            steps = x / quantum
+            below = steps.floor()
+            x = (below + (draw <= steps - below)) * quantum  # the draw is never 0: numbers of the format stay
         return (self._nearest(x) * scale).to(y.dtype)
 
     def _top(self) -> float:

@@ -71,10 +71,8 @@ class Quantizer:
         y = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         finite = y.isfinite()
         rounded = self._round(torch.where(finite, y, 0).contiguous())
-        if x.dtype == torch.float16:  # whose largest number is no rung of most formats
-            largest = torch.finfo(x.dtype).max
-            rounded = rounded.clamp(-largest, largest)
-        return torch.where(finite, rounded.to(x.dtype), x.detach())
+        largest = torch.finfo(x.dtype).max  # the power of two above it, say, is none of the dtype's numbers
+        return torch.where(finite, rounded.clamp_(-largest, largest).to(x.dtype), x.detach())
 
     def _round(self, y: Tensor) -> Tensor:
         """Finite float32 or float64 values, contiguous, rounded."""
