@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -42,10 +43,12 @@ TOKENS = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 6]])
 class Net(nn.Module):
     """One of most things: tied embeddings, convolution, norm, attention, recurrence, a bare parameter, a list of them."""
 
-    def __init__(self):
+    def __init__(self, weight_norm=True):
         super().__init__()
         self.embedding = nn.Embedding(20, 8, padding_idx=0)
-        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 3, padding=1))
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+        if weight_norm:
+            self.conv = nn.utils.parametrizations.weight_norm(self.conv)
         self.norm = nn.BatchNorm1d(8)
         self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
         self.rnn = nn.GRU(8, 8, batch_first=True)
@@ -179,7 +182,8 @@ def test_attention_keeps_its_masks_and_knows_itself(dtype):
     mask = torch.randn(3, 3, dtype=dtype) * 0.1
     for inputs in ([x, x, x, None, True, mask], [x, y, y, None, True, mask]):
         layer = nn.MultiheadAttention(8, 2, batch_first=True).to(dtype)
-        compare(layer, inputs, [A(t) for t in inputs[:3]] + inputs[3:])
+        rounded = {id(t): A(t) for t in inputs[:3]}
+        compare(layer, inputs, [rounded.get(id(t), t) for t in inputs])
     seen = []
     layer = lognet.wrap(nn.MultiheadAttention(8, 2, batch_first=True), activation=A)
     layer.register_forward_pre_hook(lambda module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
@@ -194,7 +198,7 @@ def test_attention_keeps_its_masks_and_knows_itself(dtype):
 def test_attention_of_projections_is_its_projections():
     model = lognet.wrap(AlgebraMultiheadAttention(8, 2, algebra="C", add_bias_kv=True), activation=A)
     assert list(quantizers_of(model)) == ["q_proj", "k_proj", "v_proj", "out_proj"]
-    model = lognet.wrap(PHMTransformerEncoderLayer(8, 2, 16, n=2), activation=A)
+    model = lognet.wrap(PHMTransformerEncoderLayer(8, 2, 2, 16), activation=A)
     attention = [name for name in quantizers_of(model) if name.startswith("self_attn.")]
     assert sorted(attention) == [f"self_attn.{part}_proj" for part in ("k", "out", "q", "v")]
 
@@ -210,12 +214,12 @@ def test_packed_sequences():
 
 
 def test_copies_pickles_and_state_dicts():
-    model = lognet.wrap(Net(), activation=A, gradient=G).eval()
-    keys = list(lognet.wrap(Net()).state_dict())
+    model = lognet.wrap(Net(weight_norm=False), activation=A, gradient=G).eval()  # which torch refuses to pickle
+    keys = list(lognet.wrap(Net(weight_norm=False)).state_dict())
     assert list(model.state_dict()) == keys
     expected = model(TOKENS)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert list(quantizers_of(other)) == LAYERS
+        assert quantizers_of(other).keys() == set(LAYERS)
         assert torch.equal(other(TOKENS), expected)
         lognet.set_quantizers(other)  # takes off those of the copy, not of the model
         assert quantizers_of(other) == {}
@@ -332,7 +336,7 @@ def test_a_model_compiles_into_one_graph_for_all_steps():
             optimizer.step()
 
 
-def trained(activation, gradient, bits=8, steps=150):
+def trained(activation, gradient, bits=8, steps=100):
     torch.manual_seed(0)
     x = torch.randn(256, 8)
     y = (x[:, 0] * x[:, 1] > 0).long()
@@ -357,6 +361,20 @@ def test_madam_trains_with_eight_bits_everywhere_as_in_full_precision():
     assert full < 0.25
     assert abs(eight - full) < 0.1
     assert trained(2, 2)[1] > full + 0.1  # what the tolerance is worth
+
+
+def test_data_parallel_training_in_one_process(tmp_path):
+    """With its buckets and hooks as they are; two processes are among the slow tests."""
+    model = lognet.wrap(nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2)), activation=A, gradient=G)
+    alone, x, results = copy.deepcopy(model), torch.randn(4, 5), []
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+    try:
+        for net in (alone, nn.parallel.DistributedDataParallel(model)):
+            net(x).square().sum().backward()
+            results.append([p.grad for p in net.parameters()])
+    finally:
+        dist.destroy_process_group()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 SPAWNED = """
@@ -394,6 +412,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_spawned_workers_train_in_parallel(tmp_path):
     (tmp_path / "spawned.py").write_text(SPAWNED)
     command = [sys.executable, str(tmp_path / "spawned.py"), str(tmp_path)]
