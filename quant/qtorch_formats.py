@@ -46,6 +46,7 @@ class _QtorchQuantizer(Quantizer):
     def load(self) -> None:
         qtorch_functions()
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
     def _round(self, y: Tensor) -> Tensor:
         largest = torch.finfo(torch.float32).max
         x = y.clamp(-largest, largest).to(torch.float32)

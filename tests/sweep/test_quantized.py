@@ -105,7 +105,7 @@ def test_a_sweep_of_them(tmp_path, capsys):
         del run["activation"], run["gradient"]
     before["runs"] = before["runs"][:1]
     check(before)
-    assert sorted(doc["runs"][::-1], key=order) == doc["runs"]
+    assert sorted([*doc["runs"][1:], doc["runs"][0]], key=order) == doc["runs"]
     wrong = copy.deepcopy(doc)
     wrong["runs"][1]["gradient"] = "fixed8"
     with pytest.raises(SweepError, match="contender should be 'madam-8/8/fixed8'"):
