@@ -88,6 +88,9 @@ class FixedQuantizer(_QtorchQuantizer):
         ImportError: at the first call, where qtorch is missing or cannot be compiled.
 
     Source: qtorch (Zhang et al. 2019, "QPyTorch"), `fixed_point_quantize` with ``wl=bits, fl=bits - 1``.
+
+    >>> str(FixedQuantizer(bits=6))
+    'fixed6'
     """
 
     bits: int = 8
@@ -131,6 +134,9 @@ class FloatQuantizer(_QtorchQuantizer):
         ImportError: at the first call, where qtorch is missing or cannot be compiled.
 
     Source: qtorch (Zhang et al. 2019, "QPyTorch"), `float_quantize`; Sun et al. 2019 (HFP8) for the two formats.
+
+    >>> str(FloatQuantizer(4, 3)), str(FloatQuantizer(5, 2))
+    ('float8', 'e5m2')
     """
 
     exponent: int = 4
@@ -174,6 +180,9 @@ class BlockQuantizer(_QtorchQuantizer):
         ImportError: at the first call, where qtorch is missing or cannot be compiled.
 
     Source: qtorch (Zhang et al. 2019, "QPyTorch"), `block_quantize` with ``wl=bits``.
+
+    >>> str(BlockQuantizer(bits=8, dim=None))
+    'block8'
     """
 
     bits: int = 8

@@ -35,6 +35,13 @@ class Quantizer:
         seed: of stochastic rounding. Its random bits are a pure function of this seed and of the tensor's own values
             (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore: a resumed run, a
             recomputed forward pass and every replica with the same tensor draw the same bits, another tensor others.
+
+    Raises:
+        ValueError: an unknown rounding.
+        TypeError: a seed that is not an int; when called, something that is not a floating tensor.
+
+    >>> isinstance(LogQuantizer(8), Quantizer)
+    True
     """
 
     rounding: str

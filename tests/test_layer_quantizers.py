@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -259,12 +258,6 @@ def test_files_remember_them(tmp_path):
     lognet.save(lognet.wrap(Net()), path)
     with pytest.raises(ValueError, match="activation quantizer of embedding is None in the file and {'format': 'log'"):
         lognet.load(model, path)
-
-
-def test_the_page_of_documentation_runs():
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/quantizers.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 1
-    exec(blocks[0], {})
 
 
 def test_summary_shows_them():
