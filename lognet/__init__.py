@@ -16,6 +16,7 @@ from . import quant as quant
 from .checkpoint import load, save
 from .compress import compress
 from .factorizations import PHM, Kronecker, LowRank, Word2KetXS
+from .layer_quantizers import set_quantizers
 from .log_tensor import LogTensor
 from .memory import held_bytes
 from .quant import LogFormat
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "requantize",
     "save",
+    "set_quantizers",
     "summary",
     "unwrap",
     "wrap",

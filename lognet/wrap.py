@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from .layer_quantizers import attach, check_quantizers, detach, find_layers, quantizers_of
 from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .nn.factored import mask_structural_zeros
 from .nn.masks import get_mask, set_mask
 from .optim.madam import is_moved_by_madam
+from .quant import Quantizer
 from .quant.log_format import P_SCALE, LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
@@ -36,6 +38,8 @@ def wrap(
     bits_for: Mapping[str, int] | None = None,
     seed: int = 0,
     sign_seed: int | None = None,
+    activation: Quantizer | int | str | None = None,
+    gradient: Quantizer | int | str | None = None,
 ) -> nn.Module:
     """Make every floating parameter of a model a LogTensor parameter, in place, and return the model.
 
@@ -59,12 +63,16 @@ def wrap(
         sign_seed: draw the signs of every parameter of two or more dimensions from this seed, whatever they were:
             for training from scratch with frozen signs (``Madam(sign_crossing=False)``), after which
             ``lognet.save(model, path, sign_seed=...)`` leaves those signs out. Default None: signs are kept.
+        activation, gradient: round what enters the wrapped layers, and the gradients of what leaves them, to a number
+            format; a quantizer of `lognet.quant`, bits (of the log format) or a name. See `lognet.set_quantizers`, which
+            also changes them later. Default None: full precision.
 
     Raises:
         ValueError: NaN or infinity in a parameter, a parameter that is wrapped already or not yet initialised, a
             pattern that matches nothing, tied parameters told to have two widths, `Embedding(sparse=True)`, an
             argument out of bounds. Nothing is changed then.
         TypeError: a complex parameter or an argument of the wrong type.
+        ImportError: a quantizer needs qtorch, which is missing or cannot be compiled.
 
     An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row; so do the zeros of
     a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if a Madam
@@ -90,6 +98,7 @@ def wrap(
     check_sign_seed(sign_seed)
     slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
     _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
+    activation, gradient = check_quantizers(activation, gradient)
     chosen = _choose(model, slots, include, exclude)
     made: dict[int, nn.Parameter] = {}
     keys = {} if sign_seed is None else sign_keys(model, sign_seed)
@@ -104,6 +113,9 @@ def wrap(
             _mask_zeros(slot.tensor, names, tensor)
             made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
     _replace(model, chosen, made)
+    if activation is not None or gradient is not None:
+        for layer in find_layers(model, [slot.owner for slot in chosen]):
+            attach(layer, activation, gradient)
     return model
 
 
@@ -111,7 +123,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Turn every LogTensor parameter of a model back into a float parameter, in place, and return the model.
 
     The values are those that the LogTensors stood for, in the dtype that they reported; the pruned are zero, and a
-    `lognet.nn.prune.Pruner` goes on holding them there. Make a new optimizer.
+    `lognet.nn.prune.Pruner` goes on holding them there. Quantizers of activations and gradients are taken off. Make a new
+    optimizer.
 
     Args:
         model: any module with LogTensor parameters.
@@ -124,6 +137,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """
     slots = _wrapped_slots(model)
     made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}
+    for name in quantizers_of(model):
+        detach(model.get_submodule(name))
     _replace(model, slots, made, warn=False)  # an optimizer is done with by now: that is the usual end of training
     return model
 
@@ -138,8 +153,8 @@ def requantize(
 ) -> nn.Module:
     """Move the LogTensor parameters of a model to another width, in place, and return the model.
 
-    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder. Make a new
-    optimizer afterwards.
+    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder; quantizers of
+    activations and gradients stay. Make a new optimizer afterwards.
 
     Args:
         model: any module with LogTensor parameters.
