@@ -1,6 +1,6 @@
 """AlgebraNets on CIFAR-10: Table 6 of Hoffmann et al. 2020, appendix D.
 
-    python examples/paper/algebra_cifar.py --data cifar-10-batches-py --out runs/m2r --algebra M2R
+python examples/paper/algebra_cifar.py --data cifar-10-batches-py --out runs/m2r --algebra M2R
 """
 
 from common.algebra import AlgebraRow

@@ -1,6 +1,6 @@
 """AlgebraNets on enwik8 with Transformer-XL: Table 2 of Hoffmann et al. 2020, section 4.3.
 
-    torchrun --nproc-per-node 8 examples/paper/algebra_enwik8.py --data enwik8 --out runs/xl-m2r --algebra M2R --amp bf16
+torchrun --nproc-per-node 8 examples/paper/algebra_enwik8.py --data enwik8 --out runs/xl-m2r --algebra M2R --amp bf16
 """
 
 from common import enwik8

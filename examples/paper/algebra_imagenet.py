@@ -1,6 +1,6 @@
 """AlgebraNets on ImageNet: ResNet-50 and MobileNet-v1 of Hoffmann et al. 2020, section 4.1.
 
-    torchrun --nproc-per-node 8 examples/paper/algebra_imagenet.py --data imagenet --out runs/in-h --algebra H --amp bf16
+torchrun --nproc-per-node 8 examples/paper/algebra_imagenet.py --data imagenet --out runs/in-h --algebra H --amp bf16
 """
 
 from common.algebra import AlgebraRow

@@ -1,6 +1,6 @@
 """AlgebraNets on the characters of WikiText-103 with a GRU: Table 3 of Hoffmann et al. 2020, section 4.4.
 
-    python examples/paper/algebra_wikitext103.py --data wikitext-103 --out runs/gru-m2r --algebra M2R --tuples 512
+python examples/paper/algebra_wikitext103.py --data wikitext-103 --out runs/gru-m2r --algebra M2R --tuples 512
 """
 
 from common import wikitext

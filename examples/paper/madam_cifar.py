@@ -1,6 +1,6 @@
 """Madam on CIFAR-10 and CIFAR-100 with ResNet-18: rows of Tables 1 and 2 of Bernstein et al. 2020.
 
-    python examples/paper/madam_cifar.py --data cifar-10-batches-py --out runs/c10-8 --bits 8
+python examples/paper/madam_cifar.py --data cifar-10-batches-py --out runs/c10-8 --bits 8
 """
 
 from common.cifar import CifarRecipe

@@ -1,6 +1,6 @@
 """Madam on ImageNet with ResNet-50: rows of Tables 1 and 2 of Bernstein et al. 2020.
 
-    torchrun --nproc-per-node 8 examples/paper/madam_imagenet.py --data imagenet --out runs/in-12 --bits 12 --amp bf16
+torchrun --nproc-per-node 8 examples/paper/madam_imagenet.py --data imagenet --out runs/in-12 --bits 12 --amp bf16
 """
 
 from common.imagefolder import ImageNetRecipe

@@ -1,6 +1,6 @@
 """Madam on WikiText-2 with a transformer: rows of Tables 1 and 2 of Bernstein et al. 2020.
 
-    python examples/paper/madam_wikitext2.py --data wikitext-2 --out runs/wt2-12 --bits 12
+python examples/paper/madam_wikitext2.py --data wikitext-2 --out runs/wt2-12 --bits 12
 """
 
 import math

@@ -33,7 +33,9 @@ class ImageFolder(Dataset):
 
     def __init__(self, folder: Path, side: int, classes: list[str] | None = None) -> None:
         if not folder.is_dir():
-            raise SystemExit(f"error: there is no folder {folder}; ImageNet has train/CLASS/*.JPEG and val/CLASS/*.JPEG")
+            raise SystemExit(
+                f"error: there is no folder {folder}; ImageNet has train/CLASS/*.JPEG and val/CLASS/*.JPEG"
+            )
         self.side = side
         self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
         if not self.classes or (classes is not None and self.classes != classes):
@@ -66,7 +68,9 @@ def _middle(width: int, height: int) -> tuple[float, float, float, float]:
     return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
 
 
-def _random_crop(width: int, height: int, random: np.random.Generator) -> tuple[tuple[float, float, float, float], bool]:
+def _random_crop(
+    width: int, height: int, random: np.random.Generator
+) -> tuple[tuple[float, float, float, float], bool]:
     mirrored = bool(random.random() < 0.5)
     for _ in range(10):
         area = width * height * random.uniform(0.08, 1)

@@ -19,7 +19,9 @@ def columns(tokens: Tensor, rows: int) -> Tensor:
     """A text (n) as `rows` parallel columns (rows, n // rows)."""
     length = len(tokens) // rows
     if length < 2:
-        raise SystemExit(f"error: a text of {len(tokens)} tokens is too short for {rows} columns; use a smaller --batch")
+        raise SystemExit(
+            f"error: a text of {len(tokens)} tokens is too short for {rows} columns; use a smaller --batch"
+        )
     return tokens[: length * rows].view(rows, length)
 
 

@@ -115,7 +115,7 @@ class Run:
                 "carried": carried,
                 "model": self.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "schedules": [schedule.scheduler.state_dict() for schedule in self.schedules],
+                "schedules": [schedule.state_dict() for schedule in self.schedules],
             }
             checkpoint.save(self.args.out / "checkpoint.pt", state)
 
@@ -123,7 +123,9 @@ class Run:
         state = checkpoint.load(self.args.out / "checkpoint.pt", self.place.device)
         if state is None:
             return
-        changed = {k for k in state["settings"].keys() | self.settings if state["settings"].get(k) != self.settings.get(k)}
+        changed = {
+            k for k in state["settings"].keys() | self.settings if state["settings"].get(k) != self.settings.get(k)
+        }
         if changed:
             raise SystemExit(
                 f"error: {self.args.out} holds a run with other settings of {', '.join(sorted(changed))}: give this one"
@@ -133,7 +135,7 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            schedule.scheduler.load_state_dict(saved)
+            schedule.load_state_dict(saved)
         self.step, self.seconds, self.sum = state["step"], state["seconds"], state["sum"]
         self.history = [(step, results) for step, results in state["history"]]
         carried = state["carried"][self.place.rank]

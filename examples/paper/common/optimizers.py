@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import lognet
 from lognet.optim import Madam
@@ -74,27 +74,46 @@ class Schedule:
         milestones: tuple[float, ...],
         warmup: int,
     ) -> None:
-        self.plateau = name == "plateau"
-        if self.plateau:
+        self.optimizer, self.step = optimizer, 0
+        self.plateau: ReduceLROnPlateau | None = None
+        if name == "plateau":
             on_paper_ladder = args.bits is not None and args.optimizer == "madam-paper"
             floor = BASE_PRECISION[args.bits] if on_paper_ladder else 0.0
-            self.scheduler: Any = ReduceLROnPlateau(optimizer, factor=0.1, patience=args.patience, min_lr=floor)
-        else:
-            factors: dict[str, Callable[[int], float]] = {
-                "constant": lambda step: 1.0,
-                "milestones": lambda step: 0.1 ** sum(step >= share * total for share in milestones),
-                "cosine": lambda step: _cosine(step, max(1, total // 100), total),
-                "inverse-sqrt": lambda step: min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5),
-            }
-            self.scheduler = LambdaLR(optimizer, factors[name])
+            self.plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=args.patience, min_lr=floor)
+            return
+        factors: dict[str, Callable[[int], float]] = {
+            "constant": lambda step: 1.0,
+            "milestones": lambda step: 0.1 ** sum(step >= share * total for share in milestones),
+            "cosine": lambda step: _cosine(step, max(1, total // 100), total),
+            "inverse-sqrt": lambda step: min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5),
+        }
+        self.peaks, self.factor = [group["lr"] for group in optimizer.param_groups], factors[name]
+        self._set()
+
+    def _set(self) -> None:
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * self.factor(self.step)
 
     def after_step(self) -> None:
-        if not self.plateau:
-            self.scheduler.step()
+        """Of training, whether this optimizer had a part in it or not (torch's LambdaLR would warn if it had none)."""
+        self.step += 1
+        if self.plateau is None:
+            self._set()
 
     def after_period(self, loss: float) -> None:
-        if self.plateau:
-            self.scheduler.step(loss)
+        """Between two evaluations: its mean loss."""
+        if self.plateau is not None:
+            self.plateau.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rate itself is in the optimizer's."""
+        return {"step": self.step, "plateau": None if self.plateau is None else self.plateau.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Of a schedule of the same name and run."""
+        self.step = state["step"]
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
 
 
 def _cosine(step: int, warmup: int, total: int) -> float:
