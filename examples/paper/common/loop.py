@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import lognet
 
@@ -72,7 +73,7 @@ class Run:
             self.seconds = time.monotonic() - started
             last = self.step == self.total
             if self.step % self.args.log_every == 0 or last:
-                self._log(loss=self._finite(float(loss)))
+                self._log(loss=self._mean(loss))
             if self.step % recipe.period == 0 or last:
                 self._evaluate(last)
             if self.step % self.args.save_every == 0 or last:
@@ -81,8 +82,7 @@ class Run:
 
     def _evaluate(self, last: bool) -> None:
         steps = (self.step - 1) % self.recipe.period + 1
-        total, processes = self.place.sum(self.sum, 1)
-        loss = self._finite(total / processes / steps)
+        loss = self._mean(self.sum / steps)
         self.sum.zero_()
         for schedule in self.schedules:
             schedule.after_period(loss)
@@ -98,10 +98,13 @@ class Run:
             lr = self.optimizers[0].param_groups[0]["lr"]
             self.log.write(step=self.step, **values, lr=float(lr), seconds=round(self.seconds, 3))
 
-    def _finite(self, loss: float) -> float:
-        if math.isfinite(loss):
-            return loss
-        raise SystemExit(f"error: the loss is {loss} near step {self.step}: this run has diverged; try a smaller --lr")
+    def _mean(self, loss: Tensor) -> float:
+        """Over the processes."""
+        total, processes = self.place.sum(loss, 1)
+        mean = total / processes
+        if math.isfinite(mean):
+            return mean
+        raise SystemExit(f"error: the loss is {mean} near step {self.step}: this run has diverged; try a smaller --lr")
 
     def _save(self) -> None:
         carried = self.place.gather({name: tensor.cpu() for name, tensor in self.recipe.carried.items()})

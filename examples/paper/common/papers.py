@@ -106,7 +106,6 @@ _add(
     "BLEU",
     {
         "dense": ("IWSLT'14, Transformer, 44M parameters", 36.68, None),
-        "quaternion": ("IWSLT'14, Quaternion, 11M parameters", 32.83, None),
         "phm/2": ("IWSLT'14, R2D2 n = 2, 22M parameters", 35.52, None),
         "phm/4": ("IWSLT'14, R2D2 n = 4, 11M parameters", 35.53, None),
         "phm/8": ("IWSLT'14, R2D2 n = 8, 5.5M parameters", 34.16, None),
