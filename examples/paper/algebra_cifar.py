@@ -7,7 +7,6 @@ from common.algebra import AlgebraRow
 from common.cifar import CifarRecipe
 from common.loop import main
 from common.optimizers import Preset
-
 from lognet.models import CifarResNet
 
 

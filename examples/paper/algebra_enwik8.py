@@ -8,7 +8,6 @@ from common.algebra import AlgebraRow
 from common.language import LanguageRecipe
 from common.loop import main
 from common.optimizers import Preset
-
 from lognet.models import TransformerXL
 
 

@@ -8,7 +8,6 @@ from common.algebra import AlgebraRow
 from common.language import LanguageRecipe
 from common.loop import main
 from common.optimizers import Preset
-
 from lognet.models import CharGRU
 
 SIZES = {"R": 1, "C": 2, "H": 4, "M2R": 4, "M3R": 9, "M4R": 16, "M2C": 8}  # components of a tuple

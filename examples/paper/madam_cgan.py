@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
 from common.cifar import CifarRecipe
 from common.frechet import Moments, frechet_distance, load_features
 from common.gan import Discriminator, Generator
 from common.loop import main
 from common.madam import MadamRow
 from common.optimizers import Preset
-from PIL import Image
-from torch import nn
 
 
 class MadamGAN(MadamRow, CifarRecipe):

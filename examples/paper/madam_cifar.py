@@ -7,7 +7,6 @@ from common.cifar import CifarRecipe
 from common.loop import main
 from common.madam import MadamRow
 from common.optimizers import Preset
-
 from lognet.sweep import ResNet18
 
 

@@ -7,7 +7,6 @@ from common.imagefolder import ImageNetRecipe
 from common.loop import main
 from common.madam import MadamRow
 from common.optimizers import Preset
-
 from lognet.models import ResNet
 
 

@@ -6,12 +6,13 @@ python examples/paper/madam_wikitext2.py --data wikitext-2 --out runs/wt2-12 --b
 import math
 
 import torch
+from torch import nn
+
 from common import wikitext
 from common.language import LanguageRecipe
 from common.loop import main
 from common.madam import MadamRow
 from common.optimizers import Preset
-from torch import nn
 
 
 class TransformerLM(nn.Module):

@@ -1,18 +1,18 @@
 """PHM Transformers on IWSLT'14 German to English: Table 2, De-En, of Zhang et al. 2021 (as R2D2).
 
-    python examples/paper/phm_iwslt.py --data iwslt14.tokenized.de-en --out runs/phm-4 --n 4
+python examples/paper/phm_iwslt.py --data iwslt14.tokenized.de-en --out runs/phm-4 --n 4
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from common.iwslt import EOS, PAD
 from common.loop import main
 from common.optimizers import Preset
 from common.translation import TranslationRecipe, beam_search
-from torch import nn
-
 from lognet.nn import PHMTransformer
 
 

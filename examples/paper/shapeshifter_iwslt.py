@@ -1,15 +1,15 @@
 """Shapeshifter on IWSLT'14 German to English with T5-small: Table 5 of Panahi's thesis (section 4.4.1).
 
-    python examples/paper/shapeshifter_iwslt.py --data iwslt14.tokenized.de-en --out runs/shape --form shapeshifter
+python examples/paper/shapeshifter_iwslt.py --data iwslt14.tokenized.de-en --out runs/shape --form shapeshifter
 """
+
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration  # the extra `clients`
 
 from common.iwslt import EOS, PAD
 from common.loop import main
 from common.optimizers import Preset
 from common.translation import TranslationRecipe
-from torch import nn
-from transformers import T5Config, T5ForConditionalGeneration  # the extra `clients`
-
 from lognet import PHM, Kronecker, compress
 
 FORMS = {

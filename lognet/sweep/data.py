@@ -187,9 +187,7 @@ def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classe
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise SweepError(f"{path} is not a {kind} batch: b'data' should be a uint8 array of rows of 3072 bytes")
     if not isinstance(labels, list) or len(labels) != len(data) or len(data) == 0:
-        raise SweepError(
-            f"{path} is not a {kind} batch: b'{key}' should list one class for each of {len(data)} rows"
-        )
+        raise SweepError(f"{path} is not a {kind} batch: b'{key}' should list one class for each of {len(data)} rows")
     if not all(isinstance(y, int) and 0 <= y < classes for y in labels):
         raise SweepError(f"{path} is not a {kind} batch: its labels should be integers from 0 to {classes - 1}")
     return torch.from_numpy(np.ascontiguousarray(data)).reshape(-1, 3, 32, 32), torch.tensor(labels)
@@ -252,7 +250,9 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, size: int = 32, pa
     n, _, side, across = images.shape
     room = side + 2 * padding - size
     if side != across or room < 0:
-        raise ValueError(f"images must be square and, with {padding} on each side, at least {size} wide: {images.shape}")
+        raise ValueError(
+            f"images must be square and, with {padding} on each side, at least {size} wide: {images.shape}"
+        )
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     top, left = torch.randint(0, room + 1, (2, n), generator=generator).to(images.device)
     mirrored = (torch.rand(n, generator=generator) < 0.5).to(images.device)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 WORDS = ["the", "of", "war", "<unk>", "in", "Valkyria", "game", "=", "and", "caf\u00e9", ",", "."]
-GERMAN = "das ist ein sch@@ \u00f6ner tag , nicht wahr ? ja".split()
-ENGLISH = "this is a beau@@ tiful day , isn &apos;t it ?".split()
+GERMAN = ["das", "ist", "ein", "sch@@", "öner", "tag", ",", "nicht", "wahr", "?", "ja"]
+ENGLISH = ["this", "is", "a", "beau@@", "tiful", "day", ",", "isn", "&apos;t", "it", "?"]
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,8 @@ class Moments:
 
     def normal(self) -> tuple[Tensor, Tensor]:
         """Mean (d) and covariance (d, d)."""
-        assert self.first is not None and self.second is not None
+        if self.first is None or self.second is None:
+            raise ValueError("there are no features yet: add some first")
         mean = self.first / self.count
         return mean, (self.second - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
