@@ -86,6 +86,7 @@ class Run:
         self.sum.zero_()
         for schedule in self.schedules:
             schedule.after_period(loss)
+        self.place.align(self.model)
         self.model.eval()
         with torch.no_grad(), self.place.autocast():
             results = self.recipe.evaluate(self.model, last)

@@ -42,10 +42,10 @@ def parse(
     parser.add_argument("--steps", type=whole, help="of the whole run, instead of --epochs")
     parser.add_argument("--epochs", type=whole)
     parser.add_argument("--limit-steps", type=whole, help="stop there: for trying the recipe out")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_count, default=0)
     parser.add_argument("--amp", choices=("none", "bf16"), default="none")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--workers", type=int, default=8, help="processes that read images")
+    parser.add_argument("--workers", type=_count, default=8, help="processes that read images")
     parser.add_argument("--log-every", type=whole, default=50, help="steps")
     parser.add_argument("--save-every", type=whole, default=1000, help="steps between checkpoints")
     parser.add_argument("--tiny", action="store_true", help="a small model and short run: for trying the recipe out")
@@ -64,8 +64,12 @@ def parse(
     return args
 
 
-def _whole_number(text: str) -> int:
+def _whole_number(text: str, least: int = 1) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, least=0)

@@ -76,6 +76,12 @@ class Place:
             dist.all_reduce(total)
         return total.tolist()
 
+    def align(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers: each has its own averages of batch norm after a step."""
+        if self.launched:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def gather(self, value: Any) -> list[Any]:
         """What each process has, by rank, on every process."""
         values = [value] * self.world
