@@ -24,7 +24,7 @@ def command(recipe, out, *options):
 
 
 def run(arguments):
-    return subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, timeout=110)
+    return subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def log(out):
@@ -120,6 +120,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(samples, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("recipe", "data", "options"),
     [
