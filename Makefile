@@ -75,5 +75,5 @@ $(VENV)/.docs: $(VENV)/.installed
 
 # What only the tests need, on top.
 $(VENV)/.clients: $(VENV)/.quality
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients,paper]"
 	@touch $@
