@@ -67,4 +67,7 @@ def test_checkpointing_and_scaling_by_powers_of_two_change_nothing():
     for way in ({"checkpointed": True}, {"scaled": True}):
         other = train(8, 5, **way)
         assert other[0] == plain[0]
-        assert all(torch.equal(a.exponent, b.exponent) for a, b in zip(plain[1].parameters(), other[1].parameters(), strict=True))
+        assert all(
+            torch.equal(a.exponent, b.exponent)
+            for a, b in zip(plain[1].parameters(), other[1].parameters(), strict=True)
+        )

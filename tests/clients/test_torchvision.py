@@ -40,18 +40,19 @@ def train(name, bits, steps, lr=0.03):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"),
+    ("name", "steps", "falls_by"),
     [
-        pytest.param("resnet18", 20, marks=pytest.mark.slow),
-        pytest.param("mobilenet_v2", 30, marks=pytest.mark.slow),
-        pytest.param("mobilenet_v3_small", 25),
+        pytest.param("mobilenet_v3_small", 12, 0.02),
+        pytest.param("mobilenet_v3_small", 30, 0.2, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("resnet18", 20, 0.2, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
-def test_8_bits_track_float32(name, steps):
+def test_8_bits_track_float32(name, steps, falls_by):
     curves = [train(name, bits, steps)[0] for bits in (8, None)]
-    assert_tracks(*curves, falls_by=0.2, within=0.2)
+    assert_tracks(*curves, falls_by, within=0.2)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", list(MAKE))
 def test_a_step_then_evaluation_files_and_floats(name, tmp_path):
     """Batch norm's buffers stay float; what is saved is loaded to the bit; unwrapped, it says the same."""
