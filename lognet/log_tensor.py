@@ -379,6 +379,16 @@ def _is_shared(x: LogTensor) -> bool:
     return all(plane.is_shared() for plane in x._storage.planes().values())
 
 
+@implements(Tensor.storage)
+def _storage_of_floats(x: LogTensor) -> Any:
+    """Torch's own error says nothing to someone who only called the `save_pretrained` of another library."""
+    raise RuntimeError(
+        "the values of a LogTensor lie nowhere in memory as floats, which is where safetensors and the libraries that"
+        " save with it (transformers, accelerate) read them. Call lognet.float_state_dicts(model) once after lognet.wrap:"
+        " their checkpoints then hold floats; or save the packed bits with lognet.save(model, path)"
+    )
+
+
 @implements(Tensor.tolist)
 def _tolist(x: LogTensor) -> Any:
     return x.dequantize().tolist()
@@ -454,6 +464,3 @@ def _scale_tensor(ladder: LogFormat, scale: float | Tensor, device: torch.device
             raise ValueError(f"scale must be one number for the whole tensor, got shape {tuple(scale.shape)}")
         scale = float(scale)
     return torch.tensor(ladder.check_scale(check_positive("scale", scale)), dtype=torch.float32, device=device)
-
-
-torch.serialization.add_safe_globals([LogTensor, LogStorage, LogFormat])  # for torch.load(weights_only=True)
