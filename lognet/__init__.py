@@ -13,6 +13,7 @@ from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import quant as quant
+from . import sharding as sharding
 from .checkpoint import load, save
 from .compress import compress
 from .factorizations import PHM, Kronecker, LowRank, Word2KetXS

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from .log_storage import LogStorage
-from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op
+from .log_tensor import ANY_OPERATION, LogTensor, decode, implements_op, place
 
 aten = torch.ops.aten
 
@@ -22,7 +22,7 @@ def _like(x: LogTensor, storage: LogStorage, dtype: torch.dtype | None = None) -
     return LogTensor(storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=dtype or x.dtype)
 
 
-def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
+def compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.device | None = None) -> LogTensor:
     """A contiguous copy that owns its bits."""
     move = lambda plane: plane.to(device=device, copy=True)
     if x._whole:
@@ -35,9 +35,7 @@ def _compact(x: LogTensor, dtype: torch.dtype | None = None, device: torch.devic
 def _write(x: LogTensor, values: Tensor) -> None:
     """Encode values of x's shape in place; a part of a storage is read, changed and written as a whole."""
     if not x._whole:
-        flat = x._storage.decode(x.dtype)
-        flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
-        values = flat
+        values = place(x, x._storage.decode(x.dtype), values)
     x._storage.write_values(values.reshape(-1))
 
 
@@ -98,14 +96,14 @@ def _detach(func: Any, x: LogTensor) -> LogTensor:
 
 @implements_op(aten.clone.default)
 def _clone(func: Any, x: LogTensor, *, memory_format: Any = None) -> LogTensor:
-    return _compact(x)
+    return compact(x)
 
 
 @implements_op(aten._to_copy.default)
 def _to_copy(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
     """A new floating dtype is only reported, and a device moves the planes: the codes never change."""
     if dtype is None or dtype.is_floating_point:
-        return _compact(x, dtype, device)
+        return compact(x, dtype, device)
     return decode(x).to(dtype=dtype, device=device)
 
 
@@ -118,16 +116,34 @@ def _empty_like(func: Any, x: LogTensor, *, dtype: Any = None, device: Any = Non
         storage = x._storage.map(lambda plane: torch.zeros_like(plane, device=device))
         storage.scale.fill_(1)
         return _like(x, storage, dtype)
-    return _compact(x, dtype, device)
+    return compact(x, dtype, device)
+
+
+def _copy_codes(x: LogTensor, source: LogTensor) -> None:
+    """Codes and pruning of LogTensors of one ladder and scale, where either is a part of something larger."""
+    x.write_codes_(*(codes.to(x.device) for codes in source.codes()))
+    if x.mask is not None or source.mask is not None:
+        kept = x._storage.kept()
+        kept = torch.ones(x._storage.count, dtype=torch.bool, device=x.device) if kept is None else kept
+        mask = torch.ones(source.shape, dtype=torch.bool) if source.mask is None else source.mask
+        x._storage.write_kept(place(x, kept, mask.to(x.device)))
 
 
 @implements_op(aten.copy_.default)
-def _copy_(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """Between whole LogTensors codes and scale move exactly; floats are encoded on the ladder as it is."""
+def copy(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """Between whole LogTensors codes and scale move exactly, and between parts of one ladder and scale codes do; floats
+    are encoded on the ladder as it is.
+    """
     if not isinstance(x, LogTensor):
         x.copy_(decode(source))  # type: ignore[arg-type]
     elif isinstance(source, LogTensor) and x._whole and source._whole and x.shape == source.shape:
         x._storage.copy_(source._storage)
+    elif x.is_meta:
+        pass
+    elif (
+        isinstance(source, LogTensor) and x.format == source.format and bool(x.scale.to(source.device) == source.scale)
+    ):
+        _copy_codes(x, source.expand(x.shape))
     else:
         values = decode(source, torch.float64) if isinstance(source, LogTensor) else source
         _write(x, values.to(device=x.device).expand(x.shape))

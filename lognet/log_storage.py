@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .quant.bitpack import pack, pack_codes, unpack, unpack_codes
+from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.log_format import LogFormat
 from .quant.random_bits import coins, mix64
 
@@ -133,18 +134,85 @@ class LogStorage:
         exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
         self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
 
+    def write_kept(self, kept: Tensor) -> None:
+        """Replace the pruning by flat bools, `count` of them; one bit still stands for a group where all in it agree."""
+        groups = kept.view(-1, self.group if self.keep is not None else 1)
+        if bool((groups == groups[:, :1]).all()):
+            self.keep, self.group = pack(groups[:, 0], 1), groups.shape[1]
+        else:
+            self.keep, self.group = pack(kept, 1), 1
+
     def copy_(self, other: LogStorage) -> None:
         """Take over codes, signs, scale and pruning of a storage of the same ladder and count."""
+        self.check_same_ladder(other)
+        self.keep, self.group = (None if other.keep is None else other.keep.to(self.low.device).clone()), other.group
+        for name, plane in other.planes().items():
+            if name != "keep":
+                getattr(self, name).copy_(plane)
+
+    def check_same_ladder(self, other: LogStorage) -> None:
+        """Raise ValueError if the codes of `other` mean something else here."""
         if other.format != self.format:
             raise ValueError(
                 f"cannot copy a LogTensor of {describe(other.format)} into one of {describe(self.format)}: the ladders"
                 " differ. Re-quantise explicitly, with lognet.requantize(model, bits=...) or by copying"
                 " other.dequantize()"
             )
-        self.keep, self.group = (None if other.keep is None else other.keep.to(self.low.device).clone()), other.group
-        for name, plane in other.planes().items():
-            if name != "keep":
-                getattr(self, name).copy_(plane)
+
+    # Travelling: between processes all planes go as one row of bytes.
+
+    def blank(self, count: int, row: int) -> LogStorage:
+        """`count` weights of the same ladder and scale, all on the top rung and none pruned.
+
+        Args:
+            count: a multiple of `row`.
+            row: weights that stay together; a bit of the pruning stands for no more than these.
+        """
+        bits, group = self.format.bits, math.gcd(self.group, row)
+        sizes = {"low": packed_bytes(count, min(bits, 8)), "sign": packed_bytes(count, 1)}
+        if bits > 8:
+            sizes["high"] = packed_bytes(count, bits - 8)
+        planes = {name: torch.zeros(size, dtype=torch.uint8, device=self.low.device) for name, size in sizes.items()}
+        if self.keep is not None:
+            planes["keep"] = pack(torch.ones(count // group, dtype=torch.bool, device=self.low.device), 1)
+        return LogStorage.from_planes(self.format, count, {**planes, "scale": self.scale.clone()}, group)
+
+    def to_bytes(self) -> Tensor:
+        """All planes, one after the other, as flat uint8: what another process needs to know, given format and count."""
+        return torch.cat([plane.reshape(-1).view(torch.uint8) for plane in self.planes().values()])
+
+    def joined(self, rows: Tensor) -> LogStorage:
+        """The weights of several processes in one storage, from their `to_bytes`; this storage is like each of theirs.
+
+        Args:
+            rows: uint8, (processes, bytes).
+
+        Raises:
+            ValueError: the processes have different scales.
+        """
+        planes, start = {}, 0
+        for name, plane in self.planes().items():
+            part = rows[:, start : (start := start + plane.numel() * plane.element_size())]
+            planes[name] = self._join(name, part)
+        return LogStorage.from_planes(self.format, self.count * len(rows), planes, self.group)
+
+    def _join(self, name: str, rows: Tensor) -> Tensor:
+        """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
+        if name == "scale":
+            scales = rows.contiguous().view(torch.float32).view(-1)
+            if bool((scales != scales[0]).any()):
+                raise ValueError(
+                    f"the parts of one LogTensor have different scales on different processes: {scales.tolist()}. Start"
+                    " every process from the same weights, by the same torch.manual_seed before the model is built or by"
+                    " loading the same file, before it is wrapped and distributed"
+                )
+            return scales[0].clone()
+        bits = self.format.bits
+        width = {"low": min(bits, 8), "high": bits - 8}.get(name, 1)
+        count = self.count // self.group if name == "keep" else self.count
+        if count * width % 8 == 0:
+            return rows.reshape(-1).clone()
+        return pack(torch.cat([unpack(row, width, count) for row in rows]), width)
 
 
 def describe(format: LogFormat) -> str:
