@@ -143,7 +143,7 @@ def copy(func: Any, x: Tensor, source: Tensor, non_blocking: bool = False) -> Te
     elif (
         isinstance(source, LogTensor) and x.format == source.format and bool(x.scale.to(source.device) == source.scale)
     ):
-        _copy_codes(x, source.expand(x.shape))
+        _copy_codes(x, source.expand(x.shape))  # type: ignore[arg-type]
     else:
         values = decode(source, torch.float64) if isinstance(source, LogTensor) else source
         _write(x, values.to(device=x.device).expand(x.shape))

@@ -199,7 +199,7 @@ class LogStorage:
     def _join(self, name: str, rows: Tensor) -> Tensor:
         """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
         if name == "scale":
-            scales = rows.contiguous().view(torch.float32).view(-1)
+            scales = rows.reshape(-1).clone().view(torch.float32)
             if bool((scales != scales[0]).any()):
                 raise ValueError(
                     f"the parts of one LogTensor have different scales on different processes: {scales.tolist()}. Start"

@@ -77,7 +77,8 @@ def _fsdp_post_all_gather(
         return LogTensor(joined, rows, dtype=dtype), planes
     assert isinstance(out, LogTensor)
     own = out._storage.planes()
-    with torch.autograd._unsafe_preserve_version_counter(tuple(own.values())):  # graphs hold on to them
+    # as FSDP2 does with its own: graphs hold on to them
+    with torch.autograd._unsafe_preserve_version_counter(tuple(own.values())):  # type: ignore[attr-defined]
         for name, plane in joined.planes().items():
             own[name].copy_(plane)
     return None
@@ -105,8 +106,11 @@ def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
 
 
 if torch.distributed.is_available():
-    implements_op(torch.ops._c10d_functional.all_gather_into_tensor.default)(_all_gather)
-    implements_op(torch.ops._c10d_functional.wait_tensor.default)(lambda func, x: x)
+    collectives = torch.ops._c10d_functional
+    implements_op(collectives.all_gather_into_tensor.default)(_all_gather)
+    for waiting in ("wait_tensor", "_wrap_tensor_autograd"):  # it has come: `_all_gather` waits; older torch has only one
+        if hasattr(collectives, waiting):
+            implements_op(getattr(collectives, waiting).default)(lambda func, x: x)
 
 
 # Distributed checkpoint. Files hold LogTensors; what is loaded, chunk by chunk, is written through views of the shards.

@@ -35,6 +35,7 @@ def _work(pipe, folder):
             torch.manual_seed(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
+                warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")  # of torch's own imports
                 result = getattr(modules[file], name)(*arguments)
             dist.barrier()
             dist.destroy_process_group()
