@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -26,7 +26,12 @@ class LogStorage:
         keep: None, or a uint8 plane with one bit for every `group` consecutive weights, 0 where these are pruned.
             The ladder has no zero, so exact zeros (a padding row, a pruned tuple) need a bit of their own.
         group: weights under one bit of `keep`.
+        room: weights that a process sends to others: count, or more where its part is smaller than theirs.
+        padded: what stands at the end is padding, which the next view may cut off.
     """
+
+    room: int = 0
+    padded: bool = False
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class LogStorage:
         self.format, self.count = format, count
         self.low, self.high, self.sign, self.scale = low, high, sign, scale
         self.keep, self.group = keep, group
+        self.room = count
 
     @classmethod
     def from_codes(cls, format: LogFormat, exponent: Tensor, negative: Tensor, scale: Tensor) -> LogStorage:
@@ -63,7 +69,9 @@ class LogStorage:
     def map(self, function: Callable[[Tensor], Tensor]) -> LogStorage:
         """A new storage with `function` (a clone, a move to another device) applied to every plane."""
         planes = {name: function(plane) for name, plane in self.planes().items()}
-        return LogStorage.from_planes(self.format, self.count, planes, self.group)
+        storage = LogStorage.from_planes(self.format, self.count, planes, self.group)
+        storage.room, storage.padded = self.room, self.padded
+        return storage
 
     @property
     def nbytes(self) -> int:
@@ -134,21 +142,23 @@ class LogStorage:
         exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
         self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
 
-    def write_kept(self, kept: Tensor) -> None:
-        """Replace the pruning by flat bools, `count` of them; one bit still stands for a group where all in it agree."""
-        groups = kept.view(-1, self.group if self.keep is not None else 1)
-        if bool((groups == groups[:, :1]).all()):
-            self.keep, self.group = pack(groups[:, 0], 1), groups.shape[1]
-        else:
-            self.keep, self.group = pack(kept, 1), 1
+    def write_kept(self, kept: Tensor, group: int) -> None:
+        """Replace the pruning by flat bools, `count` of them; one bit stands for `group` weights if these agree."""
+        groups = kept.view(-1, group)
+        if not kept.is_meta and not bool((groups == groups[:, :1]).all()):
+            groups, group = kept.view(-1, 1), 1
+        self.keep, self.group = pack(groups[:, 0], 1), group
 
     def copy_(self, other: LogStorage) -> None:
         """Take over codes, signs, scale and pruning of a storage of the same ladder and count."""
         self.check_same_ladder(other)
-        self.keep, self.group = (None if other.keep is None else other.keep.to(self.low.device).clone()), other.group
+        if self.keep is None or other.keep is None or self.group != other.group:
+            self.keep, self.group = (
+                (None if other.keep is None else other.keep.to(self.low.device).clone()),
+                other.group,
+            )
         for name, plane in other.planes().items():
-            if name != "keep":
-                getattr(self, name).copy_(plane)
+            getattr(self, name).copy_(plane)
 
     def check_same_ladder(self, other: LogStorage) -> None:
         """Raise ValueError if the codes of `other` mean something else here."""
@@ -161,28 +171,60 @@ class LogStorage:
 
     # Travelling: between processes all planes go as one row of bytes.
 
+    def _plane_bytes(self, name: str, count: int) -> int:
+        """Bytes of the plane `name` of `count` weights."""
+        if name == "scale":
+            return self.scale.element_size()
+        return packed_bytes(count // self.group, 1) if name == "keep" else packed_bytes(count, self._width(name))
+
+    def _width(self, name: str) -> int:
+        bits = self.format.bits
+        return {"low": min(bits, 8), "high": bits - 8}.get(name, 1)
+
     def blank(self, count: int, row: int) -> LogStorage:
-        """`count` weights of the same ladder and scale, all on the top rung and none pruned.
+        """Room for `count` weights of the same ladder and scale, none of them pruned; whoever gets it may not need all.
 
         Args:
             count: a multiple of `row`.
             row: weights that stay together; a bit of the pruning stands for no more than these.
         """
-        bits, group = self.format.bits, math.gcd(self.group, row)
-        sizes = {"low": packed_bytes(count, min(bits, 8)), "sign": packed_bytes(count, 1)}
-        if bits > 8:
-            sizes["high"] = packed_bytes(count, bits - 8)
-        planes = {name: torch.zeros(size, dtype=torch.uint8, device=self.low.device) for name, size in sizes.items()}
-        if self.keep is not None:
-            planes["keep"] = pack(torch.ones(count // group, dtype=torch.bool, device=self.low.device), 1)
-        return LogStorage.from_planes(self.format, count, {**planes, "scale": self.scale.clone()}, group)
+        like = LogStorage.from_planes(self.format, self.count, self.planes(), math.gcd(self.group, row))
+        planes = {"scale": self.scale.clone()}
+        for name in self.planes().keys() - {"scale"}:
+            planes[name] = self.low.new_full((like._plane_bytes(name, count),), 255 * (name == "keep"))
+        storage = LogStorage.from_planes(self.format, count, planes, like.group)
+        storage.padded = True
+        return storage
+
+    def beginning(self, count: int) -> LogStorage:
+        """The first `count` weights, in the same memory, without the padding behind them."""
+        planes = {name: plane[: self._plane_bytes(name, count)] for name, plane in self.planes().items() if plane.dim()}
+        storage = LogStorage.from_planes(self.format, count, {**planes, "scale": self.scale}, self.group)
+        storage.room = self.room
+        return storage
 
     def to_bytes(self) -> Tensor:
-        """All planes, one after the other, as flat uint8: what another process needs to know, given format and count."""
-        return torch.cat([plane.reshape(-1).view(torch.uint8) for plane in self.planes().values()])
+        """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights."""
+        row = self.low.new_zeros(sum(self._plane_bytes(name, self.room) for name in self.planes()))
+        for name, part in self._parts(row.unsqueeze(0)):
+            plane = getattr(self, name).reshape(-1).view(torch.uint8)
+            part[0, : plane.numel()] = plane
+        return row
+
+    def take_bytes(self, row: Tensor) -> None:
+        """Replace codes, signs, scale and pruning by those of a storage like this one, from its `to_bytes`."""
+        for name, plane in self._parts(row.unsqueeze(0)):
+            own = getattr(self, name)
+            own.copy_(plane[0, : own.numel() * own.element_size()].clone().view(own.dtype).view(own.shape))
+
+    def _parts(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The columns of each plane in rows of `to_bytes`."""
+        start = 0
+        for name in self.planes():
+            yield name, rows[:, start : (start := start + self._plane_bytes(name, self.room))]
 
     def joined(self, rows: Tensor) -> LogStorage:
-        """The weights of several processes in one storage, from their `to_bytes`; this storage is like each of theirs.
+        """The weights of several processes in one storage, from their `to_bytes`; this one is like each of theirs.
 
         Args:
             rows: uint8, (processes, bytes).
@@ -190,11 +232,10 @@ class LogStorage:
         Raises:
             ValueError: the processes have different scales.
         """
-        planes, start = {}, 0
-        for name, plane in self.planes().items():
-            part = rows[:, start : (start := start + plane.numel() * plane.element_size())]
-            planes[name] = self._join(name, part)
-        return LogStorage.from_planes(self.format, self.count * len(rows), planes, self.group)
+        planes = {name: self._join(name, part) for name, part in self._parts(rows)}
+        storage = LogStorage.from_planes(self.format, self.room * len(rows), planes, self.group)
+        storage.padded = True
+        return storage
 
     def _join(self, name: str, rows: Tensor) -> Tensor:
         """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
@@ -207,9 +248,7 @@ class LogStorage:
                     " loading the same file, before it is wrapped and distributed"
                 )
             return scales[0].clone()
-        bits = self.format.bits
-        width = {"low": min(bits, 8), "high": bits - 8}.get(name, 1)
-        count = self.count // self.group if name == "keep" else self.count
+        width, count = self._width(name), self.room // self.group if name == "keep" else self.room
         if count * width % 8 == 0:
             return rows.reshape(-1).clone()
         return pack(torch.cat([unpack(row, width, count) for row in rows]), width)

@@ -320,7 +320,10 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def implements_op(*ops: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments."""
+    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments.
+
+    A namespace, a string, stands for all operations in it that have none of their own.
+    """
     return _register(_OPS, ops)
 
 

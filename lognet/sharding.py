@@ -1,8 +1,8 @@
 """LogTensors in many processes: what torch's own engines (DDP, FSDP2, DTensor, distributed checkpoint) ask of a tensor.
 
-Codes travel, not floats: a part of a LogTensor is its planes in one row of bytes, its scale, that of the whole tensor,
-in front of no re-encoding. Importing this module registers all of it; `lognet` does. docs/distributed.md says how to
-use the engines.
+A part of a LogTensor is a LogTensor, whole in itself, with the scale of all of it; what travels is its planes in one
+row of bytes (`LogStorage.to_bytes`), so that nothing is encoded twice. Importing this module registers what is here;
+`lognet` does. docs/distributed.md says how to use the engines.
 
 Some operations mean two things. ``weight.new_zeros(...)`` of a model's code wants zeros, which no ladder has; that of
 `fully_shard` wants room for a shard. Only the caller tells them apart, so `_asked_by` looks who it is.
@@ -80,7 +80,7 @@ def _fsdp_post_all_gather(
     # as FSDP2 does with its own: graphs hold on to them
     with torch.autograd._unsafe_preserve_version_counter(tuple(own.values())):  # type: ignore[attr-defined]
         for name, plane in joined.planes().items():
-            own[name].copy_(plane)
+            own[name].copy_(plane[: own[name].numel()] if plane.dim() else plane)
     return None
 
 
@@ -105,12 +105,48 @@ def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     return LogTensor(own._storage.joined(gathered.view(ranks, -1)), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype)
 
 
+def _send(func: Any, outputs: list[Tensor], *args: Any) -> Any:
+    """Broadcast and scatter: LogTensors of one ladder and shape on all ranks get codes, scale and mask of the sender."""
+    rows = [x._storage.to_bytes() for x in outputs]  # type: ignore[attr-defined]
+    sent = tree_map(
+        lambda x: (x if x.is_whole else compact(x))._storage.to_bytes() if isinstance(x, LogTensor) else x, args
+    )
+    work = _finished(func(rows, *sent))
+    for x, row in zip(outputs, rows, strict=True):
+        x._storage.take_bytes(row)  # type: ignore[attr-defined]
+    return outputs, work
+
+
+def _reduce(func: Any, outputs: list[Tensor], *args: Any) -> Any:
+    """All-reduce: of the values, which are encoded again on the ladder as it is, as in any write in place."""
+    dense = [decode(x) if isinstance(x, LogTensor) else x for x in outputs]
+    work = _finished(func(dense, *args))
+    for x, values in zip(outputs, dense, strict=True):
+        if isinstance(x, LogTensor):
+            x.copy_(values)
+    return outputs, work
+
+
+def _finished(result: Any) -> Any:
+    """The handle that a collective returned, waited for: what comes in must be decoded before anyone else looks."""
+    torch._C._distributed_c10d.Work.unbox(result[1]).wait()
+    return result[1]
+
+
+@implements_op("c10d", "_c10d_functional")
+def _other(func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Any other collective. What waits for one has nothing to wait for here: `_all_gather` did."""
+    if func.overloadpacket.__name__ in ("wait_tensor", "_wrap_tensor_autograd"):
+        return x
+    raise NotImplementedError(
+        f"{func} does not work on a LogTensor; DTensor, DistributedDataParallel and fully_shard do. Send w.dequantize()"
+    )
+
+
 if torch.distributed.is_available():
-    collectives = torch.ops._c10d_functional
-    implements_op(collectives.all_gather_into_tensor.default)(_all_gather)
-    for waiting in ("wait_tensor", "_wrap_tensor_autograd"):  # it has come: `_all_gather` waits; older torch has only one
-        if hasattr(collectives, waiting):
-            implements_op(getattr(collectives, waiting).default)(lambda func, x: x)
+    implements_op(torch.ops.c10d.broadcast_.default, torch.ops.c10d.scatter_.default)(_send)
+    implements_op(torch.ops.c10d.allreduce_.default)(_reduce)
+    implements_op(torch.ops._c10d_functional.all_gather_into_tensor.default)(_all_gather)
 
 
 # Distributed checkpoint. Files hold LogTensors; what is loaded, chunk by chunk, is written through views of the shards.

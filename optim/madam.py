@@ -265,7 +265,8 @@ class Madam(Optimizer):
         places = enumerate((p, group) for group in self.param_groups for p in group["params"])
         pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
         beyond = [
-            (~(part(grad).abs() < torch.finfo(_compute(p)).max ** 0.5)).any().to(torch.uint8) for p, grad, _, _ in pending
+            (~(part(grad).abs() < torch.finfo(_compute(p)).max ** 0.5)).any().to(torch.uint8)
+            for p, grad, _, _ in pending
         ]  # NaN too
         beyond = over_parts(beyond, [p for p, *_ in pending], "max")
         sound = []
@@ -382,7 +383,9 @@ class Madam(Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)
             add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
-        if isinstance(part(p), LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
+        if (
+            isinstance(part(p), LogTensor) and "counts" not in state
+        ):  # state may come from the model before it was wrapped
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
             state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)

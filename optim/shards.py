@@ -24,7 +24,7 @@ def is_sharded(x: Tensor) -> bool:
 
 def part(x: Any) -> Any:
     """The part of a tensor that this process holds, sharing its memory; anything else as it is."""
-    return x.to_local() if isinstance(x, Tensor) and is_sharded(x) else x
+    return x.to_local() if isinstance(x, Tensor) and is_sharded(x) else x  # type: ignore[attr-defined]
 
 
 def whole(x: Tensor) -> Tensor:
