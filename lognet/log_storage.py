@@ -204,10 +204,16 @@ class LogStorage:
         return storage
 
     def to_bytes(self) -> Tensor:
-        """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights."""
+        """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights.
+
+        Where there are no weights, no checkpoint has had any to load a scale with: the scale says nothing, NaN.
+        """
         row = self.low.new_zeros(sum(self._plane_bytes(name, self.room) for name in self.planes()))
         for name, part in self._parts(row.unsqueeze(0)):
-            plane = getattr(self, name).reshape(-1).view(torch.uint8)
+            plane = getattr(self, name).reshape(-1)
+            if name == "scale" and self.count == 0:
+                plane = torch.full_like(plane, math.nan)
+            plane = plane.view(torch.uint8)
             part[0, : plane.numel()] = plane
         return row
 
@@ -241,13 +247,14 @@ class LogStorage:
         """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
         if name == "scale":
             scales = rows.reshape(-1).clone().view(torch.float32)
-            if bool((scales != scales[0]).any()):
+            scale = scales.nan_to_num(-1).max()
+            if bool(((scales != scale) & ~scales.isnan()).any()):
                 raise ValueError(
                     f"the parts of one LogTensor have different scales on different processes: {scales.tolist()}. Start"
                     " every process from the same weights, by the same torch.manual_seed before the model is built or by"
                     " loading the same file, before it is wrapped and distributed"
                 )
-            return scales[0].clone()
+            return scale
         width, count = self._width(name), self.room // self.group if name == "keep" else self.room
         if count * width % 8 == 0:
             return rows.reshape(-1).clone()

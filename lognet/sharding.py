@@ -10,6 +10,7 @@ Some operations mean two things. ``weight.new_zeros(...)`` of a model's code wan
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -93,6 +94,8 @@ def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
     if not torch.compiler.is_compiling() and _asked_by("torch.distributed.tensor"):
         padded = _blank(x, torch.Size((x.shape[0] + pad[-1], *x.shape[1:])))
         padded[: x.shape[0]].copy_(x)
+        if x.numel() == 0:
+            padded.scale.fill_(math.nan)  # as in `LogStorage.to_bytes`
         return padded
     with torch._C.DisableTorchFunctionSubclass():
         return F.pad(x, pad, *args, **kwargs)
@@ -164,17 +167,24 @@ class _Landing(LogTensor):
             x, source = args[0], args[1]
             x._storage.check_same_ladder(source._storage)
             x._storage.scale.copy_(source.scale)
-        return tree_map(_landing, super().__torch_dispatch__(func, types, args, kwargs))
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        return tree_map(_landing, result) if func.is_view else result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Files are written through here too; to them it is what it shows."""
+        return _as(LogTensor, self).__reduce_ex__(protocol)
+
+
+def _as(kind: type[LogTensor], x: LogTensor) -> LogTensor:
+    return kind(x._storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=x.dtype)
 
 
 def _landing(x: Any) -> Any:
-    if type(x) is not LogTensor:
-        return x
-    return _Landing(x._storage, x.shape, stride=x.stride(), offset=x.storage_offset(), dtype=x.dtype)
+    return _as(_Landing, x) if isinstance(x, LogTensor) else x
 
 
 def _get_tensor_shard(self: LogTensor, index: Any) -> LogTensor:
-    return _landing(self.detach())
+    return _as(_Landing, self)
 
 
 # DDP: it sends rank 0's values, dense, and copies them into the parameters of every rank.
