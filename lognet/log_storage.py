@@ -203,13 +203,14 @@ class LogStorage:
         storage.room = self.room
         return storage
 
-    def to_bytes(self) -> Tensor:
+    def to_bytes(self, room: int | None = None) -> Tensor:
         """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights.
 
         Where there are no weights, no checkpoint has had any to load a scale with: the scale says nothing, NaN.
         """
-        row = self.low.new_zeros(sum(self._plane_bytes(name, self.room) for name in self.planes()))
-        for name, part in self._parts(row.unsqueeze(0)):
+        room = self.count if room is None else room
+        row = self.low.new_zeros(sum(self._plane_bytes(name, room) for name in self.planes()))
+        for name, part in self._parts(row.unsqueeze(0), room):
             plane = getattr(self, name).reshape(-1)
             if name == "scale" and self.count == 0:
                 plane = torch.full_like(plane, math.nan)
@@ -219,31 +220,30 @@ class LogStorage:
 
     def take_bytes(self, row: Tensor) -> None:
         """Replace codes, signs, scale and pruning by those of a storage like this one, from its `to_bytes`."""
-        for name, plane in self._parts(row.unsqueeze(0)):
+        for name, plane in self._parts(row.unsqueeze(0), self.count):
             own = getattr(self, name)
-            own.copy_(plane[0, : own.numel() * own.element_size()].clone().view(own.dtype).view(own.shape))
+            own.copy_(plane[0].clone().view(own.dtype).view(own.shape))
 
-    def _parts(self, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _parts(self, rows: Tensor, room: int) -> Iterator[tuple[str, Tensor]]:
         """The columns of each plane in rows of `to_bytes`."""
         start = 0
         for name in self.planes():
-            yield name, rows[:, start : (start := start + self._plane_bytes(name, self.room))]
+            yield name, rows[:, start : (start := start + self._plane_bytes(name, room))]
 
-    def joined(self, rows: Tensor) -> LogStorage:
+    def joined(self, rows: Tensor, room: int) -> LogStorage:
         """The weights of several processes in one storage, from their `to_bytes`; this one is like each of theirs.
 
         Args:
             rows: uint8, (processes, bytes).
+            room: that of `to_bytes`.
 
         Raises:
             ValueError: the processes have different scales.
         """
-        planes = {name: self._join(name, part) for name, part in self._parts(rows)}
-        storage = LogStorage.from_planes(self.format, self.room * len(rows), planes, self.group)
-        storage.padded = True
-        return storage
+        planes = {name: self._join(name, part, room) for name, part in self._parts(rows, room)}
+        return LogStorage.from_planes(self.format, room * len(rows), planes, self.group)
 
-    def _join(self, name: str, rows: Tensor) -> Tensor:
+    def _join(self, name: str, rows: Tensor, room: int) -> Tensor:
         """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
         if name == "scale":
             scales = rows.reshape(-1).clone().view(torch.float32)
@@ -255,7 +255,7 @@ class LogStorage:
                     " loading the same file, before it is wrapped and distributed"
                 )
             return scale
-        width, count = self._width(name), self.room // self.group if name == "keep" else self.room
+        width, count = self._width(name), room // self.group if name == "keep" else room
         if count * width % 8 == 0:
             return rows.reshape(-1).clone()
         return pack(torch.cat([unpack(row, width, count) for row in rows]), width)

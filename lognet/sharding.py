@@ -61,18 +61,21 @@ def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...]
 
     In this form, of the mesh alone, FSDP2 takes inputs of any shape; its other form wants that of the weights.
     """
-    return (self._storage.to_bytes(),), mesh.size()
+    room = self._storage.room
+    return (self._storage.to_bytes(room),), (mesh.size(), room)
 
 
 def _fsdp_post_all_gather(
-    self: LogTensor, outputs: tuple[Tensor, ...], ranks: int, dtype: torch.dtype, *, out: Tensor | None = None
+    self: LogTensor, outputs: tuple[Tensor, ...], sizes: tuple[int, int], dtype: torch.dtype, *, out: Tensor | None = None
 ) -> Any:
     """The unsharded parameter from the bytes of all ranks; it decodes in `dtype`, which mixed precision may choose.
 
     FSDP2 frees the planes after use, and gives `out`, with planes of the same size again, from the second time on.
     """
-    joined = self._storage.joined(outputs[0].view(ranks, -1))
+    ranks, room = sizes
+    joined = self._storage.joined(outputs[0].view(ranks, -1), room)
     if out is None:
+        joined.padded = True  # FSDP2 cuts the end off
         rows = torch.Size((joined.count // max(1, self.shape[1:].numel()), *self.shape[1:]))
         planes = [plane for name, plane in joined.planes().items() if name != "scale"]
         return LogTensor(joined, rows, dtype=dtype), planes
@@ -105,27 +108,30 @@ def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     """The rows of all ranks, which have equally many."""
     own = x if x.is_whole else compact(x)
     gathered = torch.ops._c10d_functional.wait_tensor(func(own._storage.to_bytes(), ranks, group))
-    return LogTensor(own._storage.joined(gathered.view(ranks, -1)), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype)
+    return LogTensor(own._storage.joined(gathered.view(ranks, -1), own.numel()), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype)
 
 
-def _send(func: Any, outputs: list[Tensor], *args: Any) -> Any:
-    """Broadcast and scatter: LogTensors of one ladder and shape on all ranks get codes, scale and mask of the sender."""
-    rows = [x._storage.to_bytes() for x in outputs]  # type: ignore[attr-defined]
-    sent = tree_map(
-        lambda x: (x if x.is_whole else compact(x))._storage.to_bytes() if isinstance(x, LogTensor) else x, args
-    )
-    work = _finished(func(rows, *sent))
+def _scatter(func: Any, outputs: list[LogTensor], inputs: list[list[Tensor]], *args: Any) -> Any:
+    """LogTensors of one ladder and shape on all ranks get codes, scale and mask of the sender's."""
+    rows = [x._storage.to_bytes() for x in outputs]
+    sent = [[(x if x.is_whole else compact(x))._storage.to_bytes() for x in to_all] for to_all in inputs]  # type: ignore
+    work = _finished(func(rows, sent, *args))
     for x, row in zip(outputs, rows, strict=True):
-        x._storage.take_bytes(row)  # type: ignore[attr-defined]
+        x._storage.take_bytes(row)
     return outputs, work
 
 
-def _reduce(func: Any, outputs: list[Tensor], *args: Any) -> Any:
-    """All-reduce: of the values, which are encoded again on the ladder as it is, as in any write in place."""
+def _in_place(func: Any, outputs: list[Tensor], *args: Any) -> Any:
+    """Broadcast and all-reduce: values travel, dense, since other ranks may have dense tensors in these places.
+
+    All-reduced values are encoded as in any write in place; those of another rank must be on the ladder that is here.
+    """
     dense = [decode(x) if isinstance(x, LogTensor) else x for x in outputs]
     work = _finished(func(dense, *args))
     for x, values in zip(outputs, dense, strict=True):
         if isinstance(x, LogTensor):
+            if func is torch.ops.c10d.broadcast_.default:
+                _check_takes(x, values)
             x.copy_(values)
     return outputs, work
 
@@ -147,8 +153,8 @@ def _other(func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 if torch.distributed.is_available():
-    implements_op(torch.ops.c10d.broadcast_.default, torch.ops.c10d.scatter_.default)(_send)
-    implements_op(torch.ops.c10d.allreduce_.default)(_reduce)
+    implements_op(torch.ops.c10d.scatter_.default)(_scatter)
+    implements_op(torch.ops.c10d.broadcast_.default, torch.ops.c10d.allreduce_.default)(_in_place)
     implements_op(torch.ops._c10d_functional.all_gather_into_tensor.default)(_all_gather)
 
 
@@ -183,6 +189,15 @@ def _landing(x: Any) -> Any:
     return _as(_Landing, x) if isinstance(x, LogTensor) else x
 
 
+@implements(Tensor.new_empty)
+def _new_empty(x: LogTensor, *size: Any, **kwargs: Any) -> Tensor:
+    """Dense; for a checkpoint saved in the background a LogTensor, which then gets copies of x's attributes."""
+    if not torch.compiler.is_compiling() and _asked_by("torch.distributed.checkpoint"):
+        return _as(LogTensor, x)
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.new_empty(x, *size, **kwargs)
+
+
 def _get_tensor_shard(self: LogTensor, index: Any) -> LogTensor:
     return _as(_Landing, self)
 
@@ -206,9 +221,9 @@ def _check_takes(x: LogTensor, values: Tensor) -> None:
     same = torch.equal(x.format.decode(rungs, values < 0, x.scale, values.dtype), values)
     if not same or values.dtype not in (torch.float32, torch.float64):  # coarser ones do not tell all rungs apart
         raise ValueError(
-            f"a LogTensor of shape {tuple(x.shape)} cannot take over the weights of rank 0, which are not on its ladder"
-            f" (its scale is {float(x.scale):.4g}). Start every rank from the same weights, by the same torch.manual_seed"
-            " before the model is built or by loading the same file, before DistributedDataParallel"
+            f"a LogTensor of shape {tuple(x.shape)} cannot take over the weights of another rank, which are not on its"
+            f" ladder (its scale is {float(x.scale):.4g}). Start every rank from the same weights, by the same"
+            " torch.manual_seed before the model is built or by loading the same file, before DistributedDataParallel"
         )
 
 
