@@ -66,7 +66,12 @@ def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...]
 
 
 def _fsdp_post_all_gather(
-    self: LogTensor, outputs: tuple[Tensor, ...], sizes: tuple[int, int], dtype: torch.dtype, *, out: Tensor | None = None
+    self: LogTensor,
+    outputs: tuple[Tensor, ...],
+    sizes: tuple[int, int],
+    dtype: torch.dtype,
+    *,
+    out: Tensor | None = None,
 ) -> Any:
     """The unsharded parameter from the bytes of all ranks; it decodes in `dtype`, which mixed precision may choose.
 
@@ -108,7 +113,9 @@ def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     """The rows of all ranks, which have equally many."""
     own = x if x.is_whole else compact(x)
     gathered = torch.ops._c10d_functional.wait_tensor(func(own._storage.to_bytes(), ranks, group))
-    return LogTensor(own._storage.joined(gathered.view(ranks, -1), own.numel()), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype)
+    return LogTensor(
+        own._storage.joined(gathered.view(ranks, -1), own.numel()), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype
+    )
 
 
 def _scatter(func: Any, outputs: list[LogTensor], inputs: list[list[Tensor]], *args: Any) -> Any:

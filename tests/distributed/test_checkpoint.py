@@ -101,7 +101,6 @@ def load_on_ranks(folder, bits, engine, steps):
     return everything(model, optimizer)
 
 
-
 @pytest.mark.parametrize("bits", [8, 10])
 def test_resharding_is_exact_and_training_goes_on(ranks, bits, tmp_path):
     for result in ranks(save_on_ranks, str(tmp_path), bits):
