@@ -14,6 +14,7 @@ from . import nn as nn
 from . import optim as optim
 from . import pickling as pickling
 from . import quant as quant
+from . import sharding as sharding
 from .checkpoint import load, save
 from .compress import compress
 from .factorizations import PHM, Kronecker, LowRank, Word2KetXS

@@ -113,7 +113,8 @@ class _Embedding(Function):
 
     @staticmethod
     def forward(index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
-        return _rows(weight, index)
+        rows = _rows(weight, index)
+        return aten._unsafe_view(rows, rows.shape)  # no view of anything a caller can see: FSDP2 warns of views
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:

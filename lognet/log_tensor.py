@@ -215,7 +215,7 @@ class LogTensor(Tensor):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        """Whether this is all of its storage, in order, rather than a view of a part."""
         return self._whole
 
     # Writing it
@@ -228,9 +228,10 @@ class LogTensor(Tensor):
             exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
             signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
         """
-        if not self._whole:
-            raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
         negative = signs if signs.dtype == torch.bool else signs < 0
+        if not self._whole:  # of a part, such as a shard with padding behind it: the rest is written as it was
+            exponent = place(self, self._storage.exponent(), exponent)
+            negative = place(self, self._storage.negative(), negative)
         self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
         torch.autograd.graph.increment_version(self)  # so that a stale backward pass raises, as for any tensor
         return self
@@ -339,7 +340,10 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def implements_op(*ops: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments."""
+    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments.
+
+    A namespace, a string, stands for all operations in it that have none of their own.
+    """
     return _register(_OPS, ops)
 
 
@@ -445,6 +449,12 @@ def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     start = first // 8 * 8  # planes have byte boundaries at every eighth weight
     window = read(start, last + 1 - start)
     return window.as_strided(x.shape, x.stride(), window.storage_offset() + first - start).contiguous()
+
+
+def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
+    """Put values of x's shape where they belong in `flat`, one number for every weight of x's storage; returns it."""
+    flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
+    return flat
 
 
 def _largest(values: Tensor) -> float:

@@ -97,6 +97,7 @@ def wrap(
         raise TypeError(f"seed must be an int, got {seed!r}")
     check_sign_seed(sign_seed)
     slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
+    _check_not_sharded(slots)
     _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
     activation, gradient = check_quantizers(activation, gradient)
     chosen = _choose(model, slots, include, exclude)
@@ -240,6 +241,7 @@ def _check_module(model: nn.Module) -> None:
 
 def _wrapped_slots(model: nn.Module) -> list[_Slot]:
     _check_module(model)
+    _check_not_sharded(_slots(model))
     slots = [slot for slot in _slots(model) if isinstance(slot.tensor, LogTensor)]
     if not slots:
         raise ValueError(f"{type(model).__name__} has no LogTensor parameters; wrap it first with lognet.wrap(model)")
@@ -287,6 +289,12 @@ def _check_patterns(model: nn.Module, slots: list[_Slot], arguments: Mapping[str
                 raise ValueError(
                     f"{argument}: {shown!r} matches no parameter; the model has {some}{', ...' * (len(slots) > 5)}"
                 )
+
+
+def _check_not_sharded(slots: Iterable[_Slot]) -> None:
+    for slot in slots:
+        if hasattr(slot.tensor, "device_mesh"):
+            raise ValueError(f"{slot.name} is sharded over several processes (a DTensor); do this before fully_shard")
 
 
 def _check_parameter(slot: _Slot) -> None:

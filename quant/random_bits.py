@@ -37,6 +37,16 @@ def mix64(*words: int) -> int:
     return state
 
 
+def shifted(key: int, start: int) -> int:
+    """The key of the stream that begins with element `start` of the stream `key`.
+
+    >>> random_words(5, key=7)[2:].equal(random_words(3, shifted(7, 2)))
+    True
+    """
+    multiplier, offset = (key & _MASK32) | 1, key >> 32
+    return multiplier | (offset + multiplier * start & _MASK32) << 32
+
+
 def key_tensor(key: int, device: torch.device | str = "cpu") -> Tensor:
     """A 64-bit key as a tensor, which `random_words` takes too: a compiled graph then serves every key."""
     return torch.tensor([(key & _MASK32) | 1, key >> 32 & _MASK32], dtype=torch.int64, device=device)
