@@ -14,7 +14,7 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality test test-slow test-oldest lint format clean
+.PHONY: help sweep quality docs test test-slow test-oldest lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -25,10 +25,14 @@ sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths an
 quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks and write quality.md (hours)
 	$(in_venv) -m benchmarks.quality $(QUALITY_ARGS)
 
+docs: $(VENV)/.docs  ## the guides and the reference as a site, in build/docs
+	$(in_venv) -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
+	@echo "build/docs/index.html"
+
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.clients  ## only what is marked slow (many minutes)
+test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many minutes)
 	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)
 
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
@@ -62,6 +66,11 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 # What only the quality suite and its tests need, on top.
 $(VENV)/.quality: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[quality]"
+	@touch $@
+
+# What only the documentation needs, on top.
+$(VENV)/.docs: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
 	@touch $@
 
 # What only the tests need, on top.

@@ -73,6 +73,10 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     and masks are taken over exactly, on whatever device the model is; parameters stay the objects that they are, so an
     optimizer keeps them.
 
+    Args:
+        model: built and wrapped as the saved one was.
+        path: of the file.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged, of another kind or of a newer version; or it does not fit the model,

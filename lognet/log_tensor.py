@@ -37,6 +37,14 @@ class LogTensor(Tensor):
       it is: the scale stays, larger values saturate with a warning. Copying another LogTensor of the same ladder
       takes over its codes and scale exactly; of another ladder, it raises ValueError.
 
+    Args:
+        storage: the packed bits, which several tensors may share. The constructor is for the library itself, which
+            makes views with it.
+        size: the shape; any.
+        stride, offset: of the window on the storage, in weights. Default: contiguous, from the first weight on.
+        dtype: the floating dtype in which it decodes.
+        requires_grad: as in torch.
+
     Source: Bernstein et al. 2020, section 4.1 (`bits` is B, `scale` is sigma*, `base_precision` is eta_0).
 
     >>> w = LogTensor.from_float(torch.tensor([1.0, -0.5, 0.3]), bits=8)

@@ -111,6 +111,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     The values are those that the LogTensors stood for, in the dtype that they reported; the pruned are zero, and a
     `lognet.nn.prune.Pruner` goes on holding them there. Make a new optimizer.
 
+    Args:
+        model: any module with LogTensor parameters.
+
     Raises:
         ValueError: the model has no LogTensor parameter.
 
@@ -134,7 +137,17 @@ def requantize(
     """Move the LogTensor parameters of a model to another width, in place, and return the model.
 
     Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder. Make a new
-    optimizer afterwards. Arguments and errors are those of `wrap`.
+    optimizer afterwards.
+
+    Args:
+        model: any module with LogTensor parameters.
+        bits: B of the new ladder, 2 to 16.
+        base_precision, include, exclude: as in `wrap`.
+
+    Raises:
+        ValueError: the model has no LogTensor parameter, a pattern that matches nothing, an argument out of bounds.
+            Nothing is changed then.
+        TypeError: an argument of the wrong type.
 
     >>> requantize(wrap(nn.Linear(4, 2), bits=12), bits=8).weight.bits
     8

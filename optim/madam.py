@@ -150,6 +150,19 @@ class Madam(Optimizer):
     ) -> Madam:
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
+
+        Args:
+            params, p_scale, g_bound, beta: as in `Madam`, with the paper's values for defaults.
+            lr: eta, a float or a 1-element tensor.
+            kwargs: other arguments of `Madam`, but for those that the paper fixes: affine, warmup, sign_crossing,
+                rounding and momentum.
+
+        Raises:
+            TypeError: one of those fixed is given.
+            ValueError: as `Madam`.
+
+        >>> Madam.paper([torch.nn.Parameter(torch.ones(3))]).defaults["rounding"]
+        'nearest'
         """
         fixed: dict[str, Any] = {
             "affine": 0.0,

@@ -42,6 +42,12 @@ def default_base_precision(bits: int) -> float:
     """ln 2 / 2^(bits - 3): every width spans about eight octaves (seven at 3 bits, six at 2).
 
     More bits buy finer rungs, not a longer ladder: 2^(bits - 3) rungs to the octave.
+
+    Args:
+        bits: B, 2 to 16; `LogFormat` checks it.
+
+    >>> round(default_base_precision(8), 4), round(math.log2(LogFormat(8).range), 2)  # nats; octaves
+    (0.0217, 7.97)
     """
     return math.log(2.0) * 2.0 ** (3 - bits)
 

@@ -36,6 +36,16 @@ class Dataset:
 
     For images, ``train_x`` is ``[n, channels, height, width]`` float32 and ``train_y`` the class of each; for text both
     are the one long row of symbol numbers, and windows are cut from it as training goes.
+
+    Args:
+        train_x, train_y, test_x, test_y: the tensors, (n, channels, height, width) and (n,), or for text (characters,).
+        classes: number of classes, or of symbols.
+        digest: SHA-256 of the tensors, in hexadecimal.
+        origin: where they come from, in words.
+
+    >>> data = load_digits()
+    >>> data.train_x.shape, data.classes, data.origin
+    (torch.Size([899, 1, 8, 8]), 10, 'UCI digits, as shipped by scikit-learn')
     """
 
     train_x: Tensor
@@ -83,6 +93,13 @@ def load_digits() -> Dataset:
     """The 1,797 UCI handwritten digits, 8 x 8 pixels, that scikit-learn ships; half of each class is held out.
 
     Half rather than a tenth: networks get nearly all digits right, and only a large test set tells them apart.
+
+    Raises:
+        SweepError: scikit-learn is not installed.
+
+    >>> data = load_digits()
+    >>> len(data.train_x), len(data.test_x)
+    (899, 898)
     """
     try:
         from sklearn.datasets import load_digits as sklearn_digits
@@ -127,6 +144,16 @@ def load_text(path: Path | None = None) -> Dataset:
 
     The alphabet comes from the training part alone; a held-out character that is not in it counts as the shared
     symbol for rare characters, which the model has to predict like any other.
+
+    Args:
+        path: of a UTF-8 file of at least 1,280 characters. Default None: the language reference inside CPython.
+
+    Raises:
+        SweepError: the file cannot be read, is not UTF-8 or is too short.
+
+    >>> data = load_text()
+    >>> data.train_x.dtype, data.train_x is data.train_y, len(data.train_x) > 9 * len(data.test_x) - 10
+    (torch.int64, True, True)
     """
     text = own_prose() if path is None else read_text(path)
     cut = len(text) * 9 // 10
@@ -141,7 +168,19 @@ def load_text(path: Path | None = None) -> Dataset:
 
 
 def text_windows(test: Tensor, context: int = CONTEXT) -> tuple[Tensor, Tensor]:
-    """Held-out text as side-by-side windows (inputs, targets), every character but the first predicted once."""
+    """Held-out text as side-by-side windows (inputs, targets), every character but the first predicted once.
+
+    Args:
+        test: symbol numbers, (characters,).
+        context: characters of a window.
+
+    Returns:
+        Inputs and targets, each (windows, context); what does not fill a window is left out.
+
+    >>> inputs, targets = text_windows(torch.arange(6), context=2)
+    >>> inputs.tolist(), targets.tolist()
+    ([[0, 1], [2, 3]], [[1, 2], [3, 4]])
+    """
     count = (len(test) - 1) // context
     used = count * context
     return test[:used].reshape(count, context), test[1 : used + 1].reshape(count, context)
@@ -196,8 +235,16 @@ def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classe
 def load_cifar10(folder: Path) -> Dataset:
     """The standard CIFAR-10 files (``data_batch_1`` to ``5`` and ``test_batch``), as downloaded and unpacked.
 
-    ``folder`` is ``cifar-10-batches-py`` or the folder that holds it.  Images stay uint8; they are normalised by
-    `normalise_cifar10` a batch at a time, which keeps the set at 180 MB.
+    Images are uint8 [n, 3, 32, 32], 180 MB in all: normalise a batch at a time. The files are pickles, read by an
+    unpickler that admits arrays and containers and nothing that could run code.
+
+    Args:
+        folder: ``cifar-10-batches-py``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
     """
     where = _cifar_folder(folder, "CIFAR-10", "cifar-10-batches-py", [*_CIFAR_TRAIN, "test_batch"])
     parts = [_cifar_batch(where / name) for name in _CIFAR_TRAIN]
@@ -208,9 +255,15 @@ def load_cifar10(folder: Path) -> Dataset:
 
 
 def load_cifar100(folder: Path) -> Dataset:
-    """The standard CIFAR-100 files (``train`` and ``test``) with their 100 fine labels; otherwise as `load_cifar10`.
+    """The standard CIFAR-100 files (``train`` and ``test``), with their 100 fine labels; otherwise as `load_cifar10`.
 
-    ``folder`` is ``cifar-100-python`` or the folder that holds it.
+    Args:
+        folder: ``cifar-100-python``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
     """
     where = _cifar_folder(folder, "CIFAR-100", "cifar-100-python", ["train", "test"])
     train_x, train_y = _cifar_batch(where / "train", "CIFAR-100", "fine_labels", 100)
@@ -243,9 +296,21 @@ def normalise_cifar10(images: Tensor) -> Tensor:
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, size: int = 32, padding: int = 4) -> Tensor:
-    """The usual augmentation: a random crop of the image padded by zeros, mirrored half the time.
+    """The usual augmentation: a random crop of each image padded by zeros, mirrored half the time.
 
-    Shapes: ``[n, channels, side, side]`` to ``[n, channels, size, size]``.
+    Args:
+        images: of any dtype, square.
+        generator: of the crops and mirrors, on the CPU.
+        size: side of the crops, in pixels.
+        padding: pixels of zeros on each side.
+
+    Shape: (n, channels, side, side) to (n, channels, size, size).
+
+    Raises:
+        ValueError: images that are not square, or smaller than `size` with their padding.
+
+    >>> crop_and_flip(torch.zeros(2, 3, 32, 32), torch.Generator().manual_seed(0), size=24, padding=0).shape
+    torch.Size([2, 3, 24, 24])
     """
     n, _, side, across = images.shape
     room = side + 2 * padding - size
@@ -265,7 +330,20 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, size: int = 32, pa
 
 
 def epoch_order(examples: int, batch: int, generator: torch.Generator) -> list[Tensor]:
-    """One epoch of shuffled batches; the last incomplete one is dropped so that every step costs the same."""
+    """One epoch of shuffled batches; the last incomplete one is dropped so that every step costs the same.
+
+    Args:
+        examples: how many there are.
+        batch: how many make a batch; all of them if there are fewer.
+        generator: of the order, for instance a `stream`.
+
+    Returns:
+        For each step the numbers of its examples, int64 of shape (batch,).
+
+    >>> order = epoch_order(7, 3, torch.Generator().manual_seed(0))
+    >>> len(order), order[0].shape, len(torch.cat(order).unique())
+    (2, torch.Size([3]), 6)
+    """
     order = torch.randperm(examples, generator=generator)
     batch = min(batch, examples)
     return [order[i * batch : (i + 1) * batch] for i in range(math.floor(examples / batch))]
