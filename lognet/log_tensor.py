@@ -8,6 +8,7 @@ values and gives a dense tensor; and an operation in place decodes, computes and
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -214,7 +215,7 @@ class LogTensor(Tensor):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        """Whether this is all of its storage, in order, rather than a view of a part."""
         return self._whole
 
     # Writing it
@@ -227,9 +228,10 @@ class LogTensor(Tensor):
             exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
             signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
         """
-        if not self._whole:
-            raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
         negative = signs if signs.dtype == torch.bool else signs < 0
+        if not self._whole:  # of a part, such as a shard with padding behind it: the rest is written as it was
+            exponent = place(self, self._storage.exponent(), exponent)
+            negative = place(self, self._storage.negative(), negative)
         self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
         torch.autograd.graph.increment_version(self)  # so that a stale backward pass raises, as for any tensor
         return self
@@ -294,6 +296,11 @@ class LogTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch._C._get_tracing_state() is not None:
+            raise NotImplementedError(
+                "torch.jit.trace cannot record LogTensors: use torch.export or torch.compile, or trace a float copy,"
+                " lognet.unwrap(copy.deepcopy(model))"
+            )
         handler = _FUNCTIONS.get(func)
         if handler is not None:
             return handler(*args, **(kwargs or {}))
@@ -308,17 +315,23 @@ class LogTensor(Tensor):
 class _Dequantize(torch.autograd.Function):
     """Decoding, whose derivative with respect to the values is the identity; it saves nothing."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(weight: LogTensor, dtype: torch.dtype) -> Tensor:
         return decode(weight, dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.dtype = inputs[0].dtype
+        ctx.dtype, ctx.to = inputs[0].dtype, output.dtype
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.to(ctx.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, _: None) -> Tensor | None:
+        return None if tangent is None else tangent.to(ctx.to)
 
 
 def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -327,7 +340,10 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def implements_op(*ops: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments."""
+    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments.
+
+    A namespace, a string, stands for all operations in it that have none of their own.
+    """
     return _register(_OPS, ops)
 
 
@@ -393,8 +409,16 @@ def _set_data(x: Tensor, value: Tensor) -> None:
     if not isinstance(x, LogTensor):
         value = value.dequantize()
         x.data = value
-    else:
-        x.detach().copy_(value.detach())
+        return
+    zeros = int(((value == 0) & (x != 0)).sum())
+    if zeros:
+        warnings.warn(
+            f"{zeros} of {x.numel()} values given to .data are zero and become the last rung,"
+            f" +-{float(x.scale) / x.format.range:.3g}: the ladder of a LogTensor has no zero. w.set_mask_(mask) makes exact"
+            " zeros, and Madam keeps them (after torch.nn.utils.prune.remove, say)",
+            stacklevel=3,
+        )
+    x.detach().copy_(value.detach())
 
 
 def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -425,6 +449,12 @@ def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     start = first // 8 * 8  # planes have byte boundaries at every eighth weight
     window = read(start, last + 1 - start)
     return window.as_strided(x.shape, x.stride(), window.storage_offset() + first - start).contiguous()
+
+
+def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
+    """Put values of x's shape where they belong in `flat`, one number for every weight of x's storage; returns it."""
+    flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
+    return flat
 
 
 def _largest(values: Tensor) -> float:
