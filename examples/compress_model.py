@@ -13,12 +13,14 @@ x, y = torch.tensor(digits.data, dtype=torch.float32) / 8 - 1, torch.tensor(digi
 
 def train(model, steps):
     """Train in place; returns the accuracy on the last 300 digits."""
-    optimizer = Madam(model.parameters())
+    optimizer = Madam(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         batch = torch.randint(1497, (64,))
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
+        schedule.step()
     return float((model(x[1497:]).argmax(1) == y[1497:]).float().mean())
 
 
@@ -26,11 +28,11 @@ def main():
     """(bytes, accuracy) of the float model, and of the one that is factored and in 8 bits."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
-    found = [(train(model, 150), lognet.held_bytes(model))]
+    found = [(train(model, 100), lognet.held_bytes(model))]
     model, report = lognet.compress(model, lognet.LowRank(rank=16), from_weights=True)
     lognet.wrap(model, bits=8)
     print(report)
-    return [*found, (train(model, 150), lognet.held_bytes(model))]
+    return [*found, (train(model, 60), lognet.held_bytes(model))]
 
 
 if __name__ == "__main__":
