@@ -6,6 +6,7 @@ Importing this module registers them; `lognet` does.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -99,6 +100,21 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     specs = func._schema.arguments
     changed = {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
     return [args[i] if i < len(args) else kwargs.get(name) for name, i in changed.items()]
+
+
+@implements_op(
+    *(aten.lerp_.Scalar, aten.lerp_.Tensor),
+    *(aten._foreach_lerp_.Scalar, aten._foreach_lerp_.List, aten._foreach_lerp_.ScalarList),
+)
+def _average(func: Any, x: Any, ends: Any, *args: Any, **kwargs: Any) -> Any:
+    """What `torch.optim.swa_utils.AveragedModel` does; of LogTensors onto LogTensors it is no average."""
+    if all(any(isinstance(t, LogTensor) for t in tree_iter(of)) for of in (x, ends)):
+        warnings.warn(
+            "an average held in a LogTensor stands still once it moves by less than half a rung: average a float copy of"
+            " the model, AveragedModel(lognet.unwrap(copy.deepcopy(model)), ...)",
+            stacklevel=3,
+        )
+    return _any(func, x, ends, *args, **kwargs)
 
 
 @implements_op(aten.detach.default, aten.alias.default)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from ..log_tensor import LogTensor
 from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
 from .affine import affine_codes, affine_coefficients, affine_floats
-from .checks import check_hyperparameters
+from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .plan import Planned, Scalars, read_flags
 from .shards import gradient, is_sharded, over_parts, part, part_key, whole
-from .state import AVERAGES, add_average, averages
+from .state import AVERAGES, add_average, averages, recode_averages
 from .update import CodeStep, direction, nesterov, running_average, step_codes, step_floats
 
 
@@ -63,7 +64,8 @@ class Madam(Optimizer):
         bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
             prints none.
         state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 and 4 in a log code, with a float32
-            scale for each 128 (`lognet.quant.block_format`).
+            scale for each 128 (`lognet.quant.block_format`). A change of ``group["state_bits"]`` recodes them at the
+            next step.
         maximize: ascend instead of descend.
         foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
             many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
@@ -99,6 +101,7 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # copies and unpickled ones too
 
     def __init__(
         self,
@@ -138,6 +141,7 @@ class Madam(Optimizer):
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
+        self._alive.add(self)
 
     @classmethod
     def paper(
@@ -151,6 +155,19 @@ class Madam(Optimizer):
     ) -> Madam:
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
+
+        Args:
+            params, p_scale, g_bound, beta: as in `Madam`, with the paper's values for defaults.
+            lr: eta, a float or a 1-element tensor.
+            kwargs: other arguments of `Madam`, but for those that the paper fixes: affine, warmup, sign_crossing,
+                rounding and momentum.
+
+        Raises:
+            TypeError: one of those fixed is given.
+            ValueError: as `Madam`.
+
+        >>> Madam.paper([torch.nn.Parameter(torch.ones(3))]).defaults["rounding"]
+        'nearest'
         """
         fixed: dict[str, Any] = {
             "affine": 0.0,
@@ -165,6 +182,8 @@ class Madam(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         check_hyperparameters({**self.defaults, **param_group})
         params = param_group["params"]
         if isinstance(params, (set, frozenset)):
@@ -190,6 +209,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._alive.add(self)
         self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
             for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
@@ -199,8 +219,17 @@ class Madam(Optimizer):
                 values["step"] = torch.tensor(float(values["step"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it."""
+        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it.
+
+        Raises:
+            ValueError: it is that of another optimizer, of parameters of other shapes, or has a hyperparameter out of
+                bounds. Nothing has changed then.
+        """
         loaded: dict[str, Any] = {}
+
+        def check(_: Any, final: dict[str, Any]) -> None:
+            check_state_dict(final, self.param_groups, self.defaults)
+            loaded.update(final)
 
         def restore(_: Any) -> None:
             indices = [i for group in loaded["param_groups"] for i in group["params"]]
@@ -210,7 +239,7 @@ class Madam(Optimizer):
                         self.state[p][name] = value.to(p.device, copy=True)
 
         hooks = [  # between those of users: these give the final state dict, and get the state as it stays
-            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
+            self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
         try:
@@ -260,6 +289,8 @@ class Madam(Optimizer):
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor.
         """
+        for group in self.param_groups:
+            check_state_bits(group)
         if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
         places = enumerate((p, group) for group in self.param_groups for p in group["params"])
@@ -383,9 +414,8 @@ class Madam(Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)
             add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
-        if (
-            isinstance(part(p), LogTensor) and "counts" not in state
-        ):  # state may come from the model before it was wrapped
+        recode_averages(state, grad, _compute(p), group["state_bits"])  # where the group's have been changed
+        if isinstance(part(p), LogTensor) and "counts" not in state:  # the state may be that of the float model
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
             state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)
@@ -397,6 +427,12 @@ class Madam(Optimizer):
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
+    """Whether an optimizer that is alive holds one of these parameters."""
+    wanted = {id(p) for p in params}
+    return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
