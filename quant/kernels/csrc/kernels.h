@@ -1,0 +1,9 @@
+// All kernels for the instruction set whose simd_*.h was included before.
+#pragma once
+#include "read.h"
+
+namespace {
+
+const Kernels all_kernels = {decode, unpack, unpack_codes};
+
+}  // namespace
