@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from .library import library, serves
+from .library import library, plain, serves
 
-__all__ = ["decode", "serves", "unpack", "unpack_codes"]
+__all__ = ["decode", "plain", "serves", "unpack", "unpack_codes"]
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
@@ -20,7 +20,7 @@ _SIGNATURES = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def function(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
     """A function of the library with its argument types, which `library` has found before."""
     found = getattr(library(), name)
