@@ -103,11 +103,6 @@ class Madam(Optimizer):
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
 
-    @property
-    def _launcher(self) -> Launcher:
-        """Made when first wanted, and by every copy of an optimizer for itself."""
-        return _LAUNCHERS.setdefault(self, Launcher())
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -279,11 +274,12 @@ class Madam(Optimizer):
                     f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
                 )
         moves, rows, launched = [], [], []
+        launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
         hypers = {id(group): launch.hyper_of(group) for group in self.param_groups} if ready else {}
         for p, grad, index, group in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
             if ready and launch.reads(p, grad, group):
-                row = self._launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
+                row = launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
                 if row is not None:
                     rows.append(row)
                     launched.append(p)
@@ -409,7 +405,9 @@ def _are_finite(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]], read:
     return [order[i] for i in range(len(pending))]
 
 
-_LAUNCHERS: WeakKeyDictionary[Optimizer, Launcher] = WeakKeyDictionary()
+_LAUNCHERS: WeakKeyDictionary[Optimizer, Launcher] = (
+    WeakKeyDictionary()
+)  # beside, for optimizers are copied and pickled
 
 
 def _compute(p: Tensor) -> torch.dtype:
