@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
+from .quant.kernels import native
 from .quant.log_format import LogFormat
 from .quant.random_bits import coins, mix64
 
@@ -97,7 +98,12 @@ class LogStorage:
 
     def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None) -> Tensor:
         """Values of the window, flat, in `dtype`."""
-        values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
+        planes = (self.low, self.high, self.sign)
+        if dtype != torch.float64 and native.serves(*planes, self.scale):
+            rungs = self.format.unit_rungs(torch.float32, self.low)
+            values = native.decode(*planes, self.format.bits, rungs, self.scale, self.count, start, count).to(dtype)
+        else:
+            values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
         kept = self.kept(start, count)
         return values if kept is None else values.masked_fill_(~kept, 0)
 

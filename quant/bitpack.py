@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .kernels import native
+
 
 def packed_bytes(count: int, width: int) -> int:
     """Bytes that `count` values of `width` bits take.
@@ -63,6 +65,8 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     >>> unpack(pack(torch.tensor([5, 0, 7]), 3), 3, 3).tolist()
     [5, 0, 7]
     """
+    if native.serves(stream):
+        return native.unpack(stream, width, count)
     if width == 8:
         return stream[:count].clone()
     used = stream[: packed_bytes(count, width)]
@@ -89,6 +93,9 @@ def unpack_codes(low: Tensor, high: Tensor | None, bits: int, count: int, start:
     """
     if start % 8:
         raise ValueError(f"start must be a multiple of 8, got {start}")
+
+    if native.serves(low, high):
+        return native.unpack_codes(low, high, bits, start + count, start, count)
 
     def window(plane: Tensor, width: int) -> Tensor:
         return unpack(plane[start // 8 * width :], width, count).to(torch.int32)

@@ -16,8 +16,11 @@ import lognet
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"lognet": "lognet", "optim": "lognet/optim", "quant": "lognet/quant"}  # in the tree -> in an installation
-FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests")
 NOT_SHIPPED = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+NATIVE = (
+    "lognet/quant/kernels/_native.so"  # built: in a wheel from where there is a compiler, and in no source distribution
+)
 
 
 def expected_files() -> set[str]:
@@ -27,7 +30,12 @@ def expected_files() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT / folder)
             through_link = any((ROOT / folder / parent).is_symlink() for parent in [inside, *inside.parents])
-            if path.is_file() and not through_link and not NOT_SHIPPED & set(inside.parts) and path.suffix != ".pyc":
+            if (
+                path.is_file()
+                and not through_link
+                and not NOT_SHIPPED & set(inside.parts)
+                and path.suffix not in (".pyc", ".so")
+            ):
                 files.add(f"{installed}/{inside.as_posix()}")
     return files
 
@@ -48,7 +56,9 @@ def built(tmp_path_factory):
     tree.mkdir()
     for name in (*FOLDERS, *FILES):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+            shutil.copytree(
+                ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SHIPPED, "*.so")
+            )
         else:
             shutil.copy(ROOT / name, tree / name)
     wheel = build("wheel", tree, tmp / "wheel")
@@ -75,7 +85,7 @@ def test_wheel_holds_the_tree(built):
     expected = expected_files()
     assert {"lognet/__init__.py", "lognet/py.typed", "lognet/optim/__init__.py", "lognet/quant/__init__.py"} <= expected
     assert not expected - shipped, "in the tree and not in the wheel: list the package, or its data, in pyproject.toml"
-    assert not shipped - expected, "in the wheel and not in the tree"
+    assert shipped - expected == ({NATIVE} if shutil.which("c++") else set()), "in the wheel and not in the tree"
 
 
 def test_wheel_has_one_top_level_name(built):
@@ -93,6 +103,8 @@ def test_source_distribution_holds_each_file_once(built):
         names = [name.split("/", 1)[1] for name in tar.getnames() if "/" in name]
     assert len(names) == len(set(names))
     assert {"LICENSE", "README.md", "CHANGELOG.md", "optim/__init__.py", "quant/__init__.py"} <= set(names)
+    assert {"setup.py", "quant/kernels/csrc/lognet.h", "quant/kernels/csrc/api.cpp"} <= set(names)
+    assert not [name for name in names if name.endswith(".so")]
     assert not [name for name in names if name.startswith(("lognet/optim", "lognet/quant", "tests"))]
 
 
@@ -124,6 +136,8 @@ def test_wheel_works_where_there_is_no_checkout(built, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import lognet, lognet.optim, lognet.quant, lognet.sweep\n"
+        "import lognet.quant.kernels as kernels\n"
+        f"assert (kernels.backend() != 'reference') is {bool(shutil.which('c++'))}\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('lognet')), sep='\\n')"
     )
     done = run(code, cwd=tmp_path)

@@ -1,0 +1,99 @@
+// What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
+#include "chosen.h"
+#include "lognet.h"
+#include "parallel.h"
+
+namespace {
+
+ParallelFn parallel_regions = nullptr;
+const Kernels* chosen = kernels_portable();
+
+struct Job {
+    int64_t next, items;
+    void (*item)(void*, int64_t);
+    void* context;
+};
+
+void take_items(void* data) {
+    Job* job = static_cast<Job*>(data);
+    for (;;) {
+        int64_t i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
+        if (i >= job->items) return;
+        job->item(job->context, i);
+    }
+}
+
+constexpr int64_t PIECE = 1 << 15;  // weights: a fraction of a second-level cache, and many more than starting costs
+
+// Calls body(begin, end) on pieces of [start, start + count).
+template <class Body>
+void in_pieces(int64_t start, int64_t count, int threads, Body body) {
+    auto piece = [&](int64_t i) {
+        int64_t begin = start + i * PIECE, end = begin + PIECE;
+        body(begin, end < start + count ? end : start + count);
+    };
+    parallel_for((count + PIECE - 1) / PIECE, threads, piece);
+}
+
+}  // namespace
+
+const Kernels* chosen_kernels() { return chosen; }
+
+void run_parallel(int64_t items, int threads, void (*item)(void*, int64_t), void* context) {
+    Job job = {0, items, item, context};
+    if (threads > items) threads = static_cast<int>(items);
+    if (threads > 1 && parallel_regions) {
+        parallel_regions(take_items, &job, static_cast<unsigned>(threads), 0);
+    } else {
+        take_items(&job);
+    }
+}
+
+LOGNET_API const char* lognet_sources() { return LOGNET_SOURCES; }
+
+LOGNET_API void lognet_set_parallel(ParallelFn function) { parallel_regions = function; }
+
+// Takes the instruction set of this name: 0 portable, 1 AVX2, 2 AVX-512. Returns whether this machine has it.
+LOGNET_API int lognet_set_level(int level) {
+#ifndef LOGNET_PORTABLE_ONLY
+    __builtin_cpu_init();
+    if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        chosen = kernels_avx2();
+        return 1;
+    }
+    if (level == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        chosen = kernels_avx512();
+        return 1;
+    }
+#endif
+    if (level != 0) return 0;
+    chosen = kernels_portable();
+    return 1;
+}
+
+// Values of the weights start .. start + n - 1 of a tensor of `count`, in the order of memory. `rungs` has 2^bits entries.
+LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
+                              const float* rungs, float scale, int64_t count, int64_t start, int64_t n, float* out,
+                              int threads) {
+    Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
+    in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
+        chosen_kernels()->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
+    });
+}
+
+// Values start .. start + n - 1 of a stream of `count` values of `width` bits.
+LOGNET_API void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t start, int64_t n, uint8_t* out,
+                              int threads) {
+    in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
+        chosen_kernels()->unpack(stream, width, count, begin, end, out + (begin - start));
+    });
+}
+
+LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int bits, int64_t count, int64_t start,
+                                    int64_t n, int32_t* out, int threads) {
+    Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), nullptr, bits};
+    in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
+        chosen_kernels()->unpack_codes(planes, count, begin, end, out + (begin - start));
+    });
+}

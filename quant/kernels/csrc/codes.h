@@ -1,0 +1,77 @@
+// Codes between their packed planes and one integer each, a block of at most BLOCK at a time.
+//
+// Included once for every instruction set: all of it is in an unnamed namespace, so that no copy compiled for one
+// machine is called on another.
+#pragma once
+#include <string.h>
+
+#include "lognet.h"
+
+namespace {
+
+// Eight values of `width` bits, as one little-endian word; never reads behind `end`.
+inline uint64_t load_word(const uint8_t* at, const uint8_t* end) {
+    uint64_t word = 0;
+    if (end - at >= 8) {
+        memcpy(&word, at, 8);
+    } else {
+        for (int i = 0; at + i < end; ++i) word |= static_cast<uint64_t>(at[i]) << (8 * i);
+    }
+    return word;
+}
+
+// Spreads the low `8 * width` bits of a word into eight bytes, and back: halves, quarters, eighths.
+inline uint64_t spread(uint64_t word, int width) {
+    uint64_t low4 = (1ull << (4 * width)) - 1, low2 = (1ull << (2 * width)) - 1, low1 = (1ull << width) - 1;
+    word = (word & low4) | ((word >> (4 * width) & low4) << 32);
+    uint64_t two = low2 | low2 << 32;
+    word = (word & two) | ((word >> (2 * width) & two) << 16);
+    uint64_t four = low1 * 0x0001000100010001ull;
+    return (word & four) | ((word >> width & four) << 8);
+}
+
+inline uint64_t squeeze(uint64_t bytes, int width) {
+    uint64_t word = (bytes & 0x00FF00FF00FF00FFull) | (bytes & 0xFF00FF00FF00FF00ull) >> (8 - width);
+    word = (word & 0x0000FFFF0000FFFFull) | (word & 0xFFFF0000FFFF0000ull) >> (16 - 2 * width);
+    return (word & 0xFFFFFFFFull) | word >> 32 << (4 * width);
+}
+
+// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights.
+inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_t begin, int n, uint8_t* out) {
+    const uint8_t* at = stream + begin / 8 * width;
+    const uint8_t* end = stream + (count * width + 7) / 8;
+    for (int i = 0; i < n; i += 8, at += width) {
+        uint64_t bytes = width == 8 ? load_word(at, end) : spread(load_word(at, end), width);
+        memcpy(out + i, &bytes, 8);
+    }
+}
+
+// The reverse; `in` has room for whole eights, zero behind the last value. Writes no byte but the values' own.
+inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8_t* stream) {
+    uint8_t* at = stream + begin / 8 * width;
+    uint8_t* end = at + (static_cast<int64_t>(n) * width + 7) / 8;
+    for (int i = 0; i < n; i += 8, at += width) {
+        uint64_t bytes;
+        memcpy(&bytes, in + i, 8);
+        if (width != 8) bytes = squeeze(bytes, width);
+        int64_t room = end - at;
+        memcpy(at, &bytes, room < width ? room : width);
+    }
+}
+
+// Codes of a block: low bytes, and high bytes where there are any. Before `save`, bytes behind the last code are zero.
+struct CodeBytes {
+    alignas(64) uint8_t low[BLOCK] = {}, high[BLOCK] = {};
+
+    void load(const Planes& planes, int64_t count, int64_t begin, int n) {
+        unpack_bytes(planes.low, planes.bits < 8 ? planes.bits : 8, count, begin, n, low);
+        if (planes.bits > 8) unpack_bytes(planes.high, planes.bits - 8, count, begin, n, high);
+    }
+
+    void save(const Planes& planes, int64_t begin, int n) const {
+        pack_bytes(low, planes.bits < 8 ? planes.bits : 8, begin, n, planes.low);
+        if (planes.bits > 8) pack_bytes(high, planes.bits - 8, begin, n, planes.high);
+    }
+};
+
+}  // namespace

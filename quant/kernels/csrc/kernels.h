@@ -1,0 +1,10 @@
+// All kernels for the instruction set whose simd_*.h was included before.
+#pragma once
+#include "read.h"
+#include "step.h"
+
+namespace {
+
+const Kernels all_kernels = {decode, unpack, unpack_codes, all_below, step};
+
+}  // namespace

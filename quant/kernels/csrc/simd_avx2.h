@@ -1,0 +1,126 @@
+// Vectors of eight lanes: AVX2. The three simd_*.h offer the same names; kernels are written once, over these.
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace {
+
+constexpr int LANES = 8;
+
+struct Floats {
+    __m256 v;
+};
+struct Ints {
+    __m256i v;
+};
+struct Mask {
+    __m256 v;
+};
+
+inline Floats load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline Ints load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline void store(float* p, Floats x) { _mm256_storeu_ps(p, x.v); }
+inline void store(int32_t* p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v); }
+inline Floats splat(float x) { return {_mm256_set1_ps(x)}; }
+inline Ints splat(int32_t x) { return {_mm256_set1_epi32(x)}; }
+inline Ints count_up() { return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)}; }
+
+inline Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Floats operator/(Floats a, Floats b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Floats fused(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }  // for guesses only
+inline Floats root(Floats a) { return {_mm256_sqrt_ps(a.v)}; }
+inline Floats smaller(Floats a, Floats b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Floats larger(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Floats whole_part(Floats a) { return {_mm256_floor_ps(a.v)}; }
+inline Floats nearest_even(Floats a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+
+inline Ints operator+(Ints a, Ints b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline Ints operator-(Ints a, Ints b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline Ints operator*(Ints a, Ints b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+inline Ints operator&(Ints a, Ints b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline Ints operator|(Ints a, Ints b) { return {_mm256_or_si256(a.v, b.v)}; }
+inline Ints operator^(Ints a, Ints b) { return {_mm256_xor_si256(a.v, b.v)}; }
+inline Ints smaller(Ints a, Ints b) { return {_mm256_min_epi32(a.v, b.v)}; }
+inline Ints larger(Ints a, Ints b) { return {_mm256_max_epi32(a.v, b.v)}; }
+template <int N>
+inline Ints shift_left(Ints a) {
+    return {_mm256_slli_epi32(a.v, N)};
+}
+template <int N>
+inline Ints shift_right(Ints a) {  // zeros come in
+    return {_mm256_srli_epi32(a.v, N)};
+}
+
+inline Ints shift_left(Ints a, int n) { return {_mm256_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+inline Ints shift_right(Ints a, int n) { return {_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+
+inline Ints bits_of(Floats a) { return {_mm256_castps_si256(a.v)}; }
+inline Floats floats_of(Ints a) { return {_mm256_castsi256_ps(a.v)}; }
+inline Floats to_floats(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline Ints to_nearest(Floats a) { return {_mm256_cvtps_epi32(a.v)}; }
+// Eight loads: on many processors these are quicker than the gather instruction.
+inline Floats gather(const float* t, Ints index) {
+    alignas(32) int32_t i[LANES];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(i), index.v);
+    return {_mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]])};
+}
+
+// A table of 32 in registers.
+struct Table32 {
+    __m256 part[4];
+
+    explicit Table32(const float* t) {
+        for (int i = 0; i < 4; ++i) part[i] = _mm256_loadu_ps(t + 8 * i);
+    }
+    Floats operator[](Ints index) const {  // of its low five bits
+        __m256 bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28));
+        __m256 bit4 = _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 27));
+        __m256 low = _mm256_blendv_ps(_mm256_permutevar8x32_ps(part[0], index.v),
+                                      _mm256_permutevar8x32_ps(part[1], index.v), bit3);
+        __m256 high = _mm256_blendv_ps(_mm256_permutevar8x32_ps(part[2], index.v),
+                                       _mm256_permutevar8x32_ps(part[3], index.v), bit3);
+        return {_mm256_blendv_ps(low, high, bit4)};
+    }
+};
+
+inline Mask operator<(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator>(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+inline Mask operator==(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+inline Mask operator!=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }
+inline Mask operator==(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
+inline Mask operator>(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
+inline Mask negative(Floats a) { return {a.v}; }  // sign bit; for choose, flags and lanes_of only
+inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.v, b.v)}; }
+inline Mask operator|(Mask a, Mask b) { return {_mm256_or_ps(a.v, b.v)}; }
+inline Mask operator^(Mask a, Mask b) { return {_mm256_xor_ps(a.v, b.v)}; }
+inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
+inline Ints choose(Mask m, Ints yes, Ints no) { return bits_of(choose(m, floats_of(yes), floats_of(no))); }
+inline Floats where(Mask m, Floats yes) { return {_mm256_and_ps(m.v, yes.v)}; }  // else 0
+inline Ints minus_one(Mask m) { return {_mm256_castps_si256(m.v)}; }             // else 0
+inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m.v)); }  // one bit a lane
+
+inline Ints widen(const uint8_t* p) {
+    return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+inline void narrow(uint8_t* p, Ints x) {  // the low bytes
+    __m256i picked = _mm256_shuffle_epi8(
+        x.v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1,
+                              -1, -1, -1, -1, -1, -1, -1, -1));
+    __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(picked), _mm256_extracti128_si256(picked, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+}
+
+// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+inline Ints load_signs(const uint8_t* plane, int i) {
+    __m256i byte = _mm256_set1_epi32(plane[i >> 3]);
+    __m256i shifted = _mm256_sllv_epi32(byte, _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24));
+    return {_mm256_and_si256(shifted, _mm256_set1_epi32(INT32_MIN))};
+}
+inline void store_signs(uint8_t* plane, int i, Ints signs) {
+    plane[i >> 3] = static_cast<uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(signs.v)));
+}
+
+}  // namespace

@@ -1,0 +1,112 @@
+// Vectors of sixteen lanes: AVX-512 (F, BW, DQ, VL). The three simd_*.h offer the same names.
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace {
+
+constexpr int LANES = 16;
+
+struct Floats {
+    __m512 v;
+};
+struct Ints {
+    __m512i v;
+};
+struct Mask {
+    __mmask16 v;
+};
+
+inline Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Ints load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store(float* p, Floats x) { _mm512_storeu_ps(p, x.v); }
+inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, x.v); }
+inline Floats splat(float x) { return {_mm512_set1_ps(x)}; }
+inline Ints splat(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline Ints count_up() { return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)}; }
+
+inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Floats operator/(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Floats fused(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // for guesses only
+inline Floats root(Floats a) { return {_mm512_sqrt_ps(a.v)}; }
+inline Floats smaller(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Floats larger(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Floats whole_part(Floats a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+inline Floats nearest_even(Floats a) {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Ints operator-(Ints a, Ints b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline Ints operator*(Ints a, Ints b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+inline Ints operator&(Ints a, Ints b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline Ints operator|(Ints a, Ints b) { return {_mm512_or_si512(a.v, b.v)}; }
+inline Ints operator^(Ints a, Ints b) { return {_mm512_xor_si512(a.v, b.v)}; }
+inline Ints smaller(Ints a, Ints b) { return {_mm512_min_epi32(a.v, b.v)}; }
+inline Ints larger(Ints a, Ints b) { return {_mm512_max_epi32(a.v, b.v)}; }
+template <int N>
+inline Ints shift_left(Ints a) {
+    return {_mm512_slli_epi32(a.v, N)};
+}
+template <int N>
+inline Ints shift_right(Ints a) {  // zeros come in
+    return {_mm512_srli_epi32(a.v, N)};
+}
+
+inline Ints shift_left(Ints a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+inline Ints shift_right(Ints a, int n) { return {_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+
+inline Ints bits_of(Floats a) { return {_mm512_castps_si512(a.v)}; }
+inline Floats floats_of(Ints a) { return {_mm512_castsi512_ps(a.v)}; }
+inline Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline Ints to_nearest(Floats a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline Floats gather(const float* table, Ints index) { return {_mm512_i32gather_ps(index.v, table, 4)}; }
+
+// A table of 32 in registers.
+struct Table32 {
+    __m512 part[2];
+
+    explicit Table32(const float* t) : part{_mm512_loadu_ps(t), _mm512_loadu_ps(t + 16)} {}
+    Floats operator[](Ints index) const {  // of its low five bits
+        return {_mm512_permutex2var_ps(part[0], index.v, part[1])};
+    }
+};
+
+inline Mask operator<(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+inline Mask operator<=(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator>(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+inline Mask operator==(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+inline Mask operator!=(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
+inline Mask operator==(Ints a, Ints b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
+inline Mask operator>(Ints a, Ints b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}; }
+inline Mask negative(Floats a) { return {_mm512_movepi32_mask(_mm512_castps_si512(a.v))}; }
+inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
+inline Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.v | b.v)}; }
+inline Mask operator^(Mask a, Mask b) { return {static_cast<__mmask16>(a.v ^ b.v)}; }
+inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_ps(m.v, no.v, yes.v)}; }
+inline Ints choose(Mask m, Ints yes, Ints no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
+inline Floats where(Mask m, Floats yes) { return {_mm512_maskz_mov_ps(m.v, yes.v)}; }  // else 0
+inline Ints minus_one(Mask m) { return {_mm512_movm_epi32(m.v)}; }                      // else 0
+inline unsigned flags(Mask m) { return m.v; }                                           // one bit a lane
+
+inline Ints widen(const uint8_t* p) {
+    return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline void narrow(uint8_t* p, Ints x) {  // the low bytes
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
+}
+
+// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+inline Ints load_signs(const uint8_t* plane, int i) {
+    __mmask16 mask = static_cast<__mmask16>(plane[i >> 3] | plane[(i >> 3) + 1] << 8);
+    return {_mm512_maskz_mov_epi32(mask, _mm512_set1_epi32(INT32_MIN))};
+}
+inline void store_signs(uint8_t* plane, int i, Ints signs) {
+    unsigned mask = _mm512_movepi32_mask(signs.v);
+    plane[i >> 3] = static_cast<uint8_t>(mask);
+    plane[(i >> 3) + 1] = static_cast<uint8_t>(mask >> 8);
+}
+
+}  // namespace

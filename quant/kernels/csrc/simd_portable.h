@@ -1,0 +1,136 @@
+// Vectors of four lanes in the vector extensions of GCC and Clang, for any processor. The three simd_*.h offer the same
+// names.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace {
+
+constexpr int LANES = 4;
+
+typedef float RawFloats __attribute__((vector_size(16)));
+typedef int32_t RawInts __attribute__((vector_size(16)));
+typedef uint32_t RawWords __attribute__((vector_size(16)));
+
+struct Floats {
+    RawFloats v;
+};
+struct Ints {
+    RawInts v;
+};
+struct Mask {
+    RawInts v;
+};
+
+inline Floats load(const float* p) {
+    Floats x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+inline Ints load(const int32_t* p) {
+    Ints x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+inline void store(float* p, Floats x) { memcpy(p, &x, sizeof x); }
+inline void store(int32_t* p, Ints x) { memcpy(p, &x, sizeof x); }
+inline Floats splat(float x) { return {RawFloats{x, x, x, x}}; }
+inline Ints splat(int32_t x) { return {RawInts{x, x, x, x}}; }
+inline Ints count_up() { return {RawInts{0, 1, 2, 3}}; }
+
+template <class F>
+inline Floats each(Floats a, F f) {
+    return {RawFloats{f(a.v[0]), f(a.v[1]), f(a.v[2]), f(a.v[3])}};
+}
+
+inline Floats operator+(Floats a, Floats b) { return {a.v + b.v}; }
+inline Floats operator-(Floats a, Floats b) { return {a.v - b.v}; }
+inline Floats operator*(Floats a, Floats b) { return {a.v * b.v}; }
+inline Floats operator/(Floats a, Floats b) { return {a.v / b.v}; }
+inline Floats fused(Floats a, Floats b, Floats c) { return {a.v * b.v + c.v}; }  // for guesses only
+inline Floats root(Floats a) {
+    return each(a, [](float x) { return sqrtf(x); });
+}
+inline Floats smaller(Floats a, Floats b) { return {a.v < b.v ? a.v : b.v}; }
+inline Floats larger(Floats a, Floats b) { return {a.v > b.v ? a.v : b.v}; }
+inline Floats whole_part(Floats a) {
+    return each(a, [](float x) { return floorf(x); });
+}
+inline Floats nearest_even(Floats a) {
+    return each(a, [](float x) { return rintf(x); });
+}
+
+inline RawWords words(Ints a) { return reinterpret_cast<RawWords>(a.v); }
+inline Ints ints(RawWords a) { return {reinterpret_cast<RawInts>(a)}; }
+inline Ints operator+(Ints a, Ints b) { return ints(words(a) + words(b)); }
+inline Ints operator-(Ints a, Ints b) { return ints(words(a) - words(b)); }
+inline Ints operator*(Ints a, Ints b) { return ints(words(a) * words(b)); }
+inline Ints operator&(Ints a, Ints b) { return {a.v & b.v}; }
+inline Ints operator|(Ints a, Ints b) { return {a.v | b.v}; }
+inline Ints operator^(Ints a, Ints b) { return {a.v ^ b.v}; }
+inline Ints smaller(Ints a, Ints b) { return {a.v < b.v ? a.v : b.v}; }
+inline Ints larger(Ints a, Ints b) { return {a.v > b.v ? a.v : b.v}; }
+template <int N>
+inline Ints shift_left(Ints a) {
+    return ints(words(a) << N);
+}
+template <int N>
+inline Ints shift_right(Ints a) {  // zeros come in
+    return ints(words(a) >> N);
+}
+
+inline Ints shift_left(Ints a, int n) { return ints(words(a) << static_cast<uint32_t>(n)); }
+inline Ints shift_right(Ints a, int n) { return ints(words(a) >> static_cast<uint32_t>(n)); }
+
+inline Ints bits_of(Floats a) { return {reinterpret_cast<RawInts>(a.v)}; }
+inline Floats floats_of(Ints a) { return {reinterpret_cast<RawFloats>(a.v)}; }
+inline Floats to_floats(Ints a) { return {__builtin_convertvector(a.v, RawFloats)}; }
+inline Ints to_nearest(Floats a) { return {__builtin_convertvector(nearest_even(a).v, RawInts)}; }
+inline Floats gather(const float* table, Ints index) {
+    return {RawFloats{table[index.v[0]], table[index.v[1]], table[index.v[2]], table[index.v[3]]}};
+}
+
+// A table of 32.
+struct Table32 {
+    const float* table;
+
+    explicit Table32(const float* t) : table(t) {}
+    Floats operator[](Ints index) const { return gather(table, {index.v & 31}); }  // of its low five bits
+};
+
+inline Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
+inline Mask operator<=(Floats a, Floats b) { return {a.v <= b.v}; }
+inline Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }
+inline Mask operator==(Floats a, Floats b) { return {a.v == b.v}; }
+inline Mask operator!=(Floats a, Floats b) { return {a.v != b.v}; }
+inline Mask operator==(Ints a, Ints b) { return {a.v == b.v}; }
+inline Mask operator>(Ints a, Ints b) { return {a.v > b.v}; }
+inline Mask negative(Floats a) { return {bits_of(a).v < 0}; }
+inline Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
+inline Mask operator|(Mask a, Mask b) { return {a.v | b.v}; }
+inline Mask operator^(Mask a, Mask b) { return {a.v ^ b.v}; }
+inline Ints choose(Mask m, Ints yes, Ints no) { return {(m.v & yes.v) | (~m.v & no.v)}; }
+inline Floats choose(Mask m, Floats yes, Floats no) { return floats_of(choose(m, bits_of(yes), bits_of(no))); }
+inline Floats where(Mask m, Floats yes) { return floats_of({m.v & bits_of(yes).v}); }  // else 0
+inline Ints minus_one(Mask m) { return {m.v}; }                                         // else 0
+inline unsigned flags(Mask m) {                                                         // one bit a lane
+    return static_cast<unsigned>((m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8));
+}
+
+inline Ints widen(const uint8_t* p) { return {RawInts{p[0], p[1], p[2], p[3]}}; }
+inline void narrow(uint8_t* p, Ints x) {  // the low bytes
+    for (int i = 0; i < LANES; ++i) p[i] = static_cast<uint8_t>(x.v[i]);
+}
+
+// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+inline Ints load_signs(const uint8_t* plane, int i) {
+    uint32_t byte = plane[i >> 3] >> (i & 4);
+    return ints(RawWords{byte << 31, byte << 30, byte << 29, byte << 28} & 0x80000000u);
+}
+inline void store_signs(uint8_t* plane, int i, Ints signs) {
+    unsigned bits = flags({signs.v < 0}) << (i & 4), others = 0xF0u >> (i & 4);
+    plane[i >> 3] = static_cast<uint8_t>((plane[i >> 3] & others) | bits);
+}
+
+}  // namespace

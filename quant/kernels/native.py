@@ -1,0 +1,81 @@
+"""The operations of the native library on tensors. Callers ask `serves` first; all arguments are checked by them."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .library import library, plain, serves
+
+__all__ = ["decode", "plain", "serves", "unpack", "unpack_codes"]
+
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+_SIGNATURES = {
+    "lognet_decode": [_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _LONG, _LONG, _LONG, _POINTER, _INT],
+    "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
+    "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
+}
+
+
+@cache
+def function(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
+    """A function of the library with its argument types, which `library` has found before."""
+    found = getattr(library(), name)
+    found.argtypes, found.restype = _SIGNATURES[name], None
+    return found
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def decode(
+    low: Tensor,
+    high: Tensor | None,
+    sign: Tensor,
+    bits: int,
+    rungs: Tensor,
+    scale: Tensor,
+    total: int,
+    start: int = 0,
+    count: int | None = None,
+) -> Tensor:
+    """Values of the weights `start` .. `start + count - 1`, flat float32.
+
+    Args:
+        low, high, sign: the planes (see `lognet.quant.bitpack`) of `total` weights.
+        rungs: float32, the values of rungs 0 .. 2^bits - 1 in units of the scale, at least.
+        scale: 0-dim float32.
+        start: a multiple of 8.
+        count: None for all from `start` on.
+    """
+    count = total - start if count is None else count
+    out = torch.empty(count, dtype=torch.float32)
+    function("lognet_decode")(
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), total, start, count,
+        out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def unpack(stream: Tensor, width: int, total: int, start: int = 0, count: int | None = None) -> Tensor:
+    """Values `start` .. of a packed stream of `total` ones, flat uint8; `start` a multiple of 8."""
+    count = total - start if count is None else count
+    out = torch.empty(count, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    function("lognet_unpack")(stream.data_ptr(), width, total, start, count, out.data_ptr(), threads)
+    return out
+
+
+def unpack_codes(
+    low: Tensor, high: Tensor | None, bits: int, total: int, start: int = 0, count: int | None = None
+) -> Tensor:
+    """Codes `start` .. of the planes of `total` weights, flat int32; `start` a multiple of 8."""
+    count = total - start if count is None else count
+    out = torch.empty(count, dtype=torch.int32)
+    threads = torch.get_num_threads()
+    function("lognet_unpack_codes")(low.data_ptr(), pointer(high), bits, total, start, count, out.data_ptr(), threads)
+    return out
