@@ -94,3 +94,17 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
         chosen->unpack_codes(planes, count, begin, end, out + (begin - start));
     });
 }
+
+// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns); see product.h.
+LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
+                               const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
+                               const float* x, int64_t batch, float* y, int threads) {
+    Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
+    constexpr int64_t WEIGHTS = 1 << 18;  // in a piece: reordering x costs as much as a row of them
+    const int64_t most = WEIGHTS / (columns + 1) + 1;
+    auto piece = [&](int64_t i) {
+        const int64_t begin = i * most, end = begin + most < rows ? begin + most : rows;
+        chosen->product(planes, rungs, scale, octaves, rows, columns, x, batch, begin, end, y);
+    };
+    parallel_for((rows + most - 1) / most, threads, piece);
+}

@@ -1,9 +1,10 @@
 // All kernels for the instruction set whose simd_*.h was included before.
 #pragma once
+#include "product.h"
 #include "read.h"
 
 namespace {
 
-const Kernels all_kernels = {decode, unpack, unpack_codes};
+const Kernels all_kernels = {decode, unpack, unpack_codes, product};
 
 }  // namespace
