@@ -93,7 +93,9 @@ def growth(size: Size) -> Iterator[Row]:
     found = ratio(per_weight["large"], per_weight["small"])
     note = f"{1e9 * found.seconds:.2f} ns a weight against {1e9 * found.reference_seconds:.2f} ns; 8 bits, state_bits=8"
     spread = (found.low, found.high)
-    yield Row(THEME, f"a weight among {sum(large):,}", f"one among {sum(small):,}", found.value, 2.0, spread=spread, note=note)
+    yield Row(
+        THEME, f"a weight among {sum(large):,}", f"one among {sum(small):,}", found.value, 2.0, spread=spread, note=note
+    )
     one = {"Adam": step_of(lambda ps: torch.optim.Adam(ps, fused=True), parameters([1], None, gradients([1])))}
     one["Madam"] = step_of(Madam, parameters([1], 8, gradients([1])))
     alone = compare(one, "Adam", 10 * size.rounds)["Madam"]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lognet
@@ -41,11 +42,12 @@ def products(size: Size) -> Iterator[Row]:
     found = compare(contenders, "torch.mv", 2 * size.rounds)
     shape = f"{size.width} x {size.width}"
     for bits, bound in ((8, 0.35), (10, 0.5), (12, 0.6)):
-        yield timed(THEME, f"matrix times vector, {bits} bits", f"torch.mv in float32, {shape}", found[str(bits)], bound)
+        yield timed(
+            THEME, f"matrix times vector, {bits} bits", f"torch.mv in float32, {shape}", found[str(bits)], bound
+        )
     for batch in (4, 8):
         x = torch.randn(batch, size.width)
-        linear = nn.functional.linear
-        both = {"torch": lambda x=x: linear(x, weight), "8": lambda x=x: linear(x, on_ladders[8])}
+        both = {"torch": lambda x=x: F.linear(x, weight), "8": lambda x=x: F.linear(x, on_ladders[8])}
         result = compare(both, "torch", size.rounds)["8"]
         yield timed(THEME, f"linear layer, {batch} rows, 8 bits", f"torch in float32, {shape}", result)
 

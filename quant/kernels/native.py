@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ _SIGNATURES = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def function(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
     """A function of the library with its argument types, which `library` has found before."""
     found = getattr(library(), name)
