@@ -6,6 +6,7 @@ VENV_OLDEST ?= .venv-oldest
 CONSTRAINTS ?= requirements/constraints.txt
 SWEEP_ARGS ?=
 QUALITY_ARGS ?=
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 EXTRAS := sweep,quant,dev
@@ -14,7 +15,7 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality test test-slow test-oldest lint format clean
+.PHONY: help sweep quality bench test test-slow test-oldest lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -24,6 +25,9 @@ sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths an
 
 quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks and write quality.md (hours)
 	$(in_venv) -m benchmarks.quality $(QUALITY_ARGS)
+
+bench: $(VENV)/.bench  ## measure speed and memory and write docs/benchmarks.md (minutes; leave the machine alone)
+	$(in_venv) -m benchmarks.speed $(BENCH_ARGS)
 
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
@@ -62,6 +66,11 @@ $(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard 
 # What only the quality suite and its tests need, on top.
 $(VENV)/.quality: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[quality]"
+	@touch $@
+
+# The 8-bit optimizers of others, which the benchmarks compare with.
+$(VENV)/.bench: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[bench]"
 	@touch $@
 
 # What only the tests need, on top.

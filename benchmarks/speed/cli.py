@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import bytes_held, optimizer, reading, resident, starting, training
-from .measure import FULL, QUICK, Row, Size
+from .measure import SIZES, Row, Size
 from .report import line_of, render
 
 THREADS = 2
@@ -26,7 +26,8 @@ THEMES: dict[str, Callable[[Size], Iterator[Row]]] = {
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure lognet's speed and memory.")
-    p.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds: for trials, not for results")
+    p.add_argument("--size", choices=SIZES, default="full", help="smaller than full is for trials, not for results")
+    p.add_argument("--quick", action="store_const", dest="size", const="quick", help="the same as --size quick")
     p.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES), help=f"of {', '.join(THEMES)}")
     p.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"), help="default: docs/benchmarks.md")
     return p
@@ -43,7 +44,7 @@ def measure(themes: Sequence[str], size: Size) -> Iterator[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    size = QUICK if args.quick else FULL
+    size = SIZES[args.size]
     found = list(measure(args.themes, size))
     args.out.write_text(render(found, size, THREADS))
     print(f"report: {args.out}")

@@ -85,6 +85,7 @@ def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     order, shuffle = list(contenders), random.Random(0).shuffle
     collecting = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         for i in range(rounds + WARM_UP):
@@ -95,7 +96,6 @@ def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dic
                 elapsed = time.perf_counter() - start
                 if i >= WARM_UP:
                     seconds[name].append(elapsed)
-            gc.collect()
     finally:
         if collecting:
             gc.enable()

@@ -39,10 +39,10 @@ def train(kind: str, layers: int, width: int) -> None:
             adam.step()
         return
     import lognet
-    from lognet.optim import step_in_backward
+    from lognet.optim import Madam
 
     model = nn.Sequential(*(lognet.wrap(nn.Linear(width, width), bits=8) for _ in range(layers)))
-    step_in_backward(model.parameters(), state_bits=int(kind.removeprefix("madam-")))
+    Madam(model.parameters(), state_bits=int(kind.removeprefix("madam-"))).step_in_backward()
     for _ in range(STEPS):
         model(torch.randn(BATCH, width)).square().mean().backward()
 
