@@ -5,20 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
+from ..quant.kernels import steps
 from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
+from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters
+from .launch import Launcher
 from .plan import Planned, Scalars, read_flags
 from .release import Release
-from .state import AVERAGES, add_average, averages
-from .update import CodeStep, direction, nesterov, running_average, step_codes, step_floats
+from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient
+from .update import CodeStep, step_codes, step_floats
 
 
 class Madam(Optimizer):
@@ -99,6 +103,11 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
+
+    @property
+    def _launcher(self) -> Launcher:
+        """Made when first wanted, and by every copy of an optimizer for itself."""
+        return _LAUNCHERS.setdefault(self, Launcher())
 
     def __init__(
         self,
@@ -259,13 +268,15 @@ class Madam(Optimizer):
     def _advance(self, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> None:
         """One step of those parameters, given with their index and group, that have a gradient."""
         together: dict[Any, list[Planned]] = {}
-        for move in self._plan(torch.compiler.is_compiling(), places):
+        with torch._C.DisableTorchFunctionSubclass():  # which would look at every access to a LogTensor's gradient
+            moves = self._plan(torch.compiler.is_compiling(), places)
+        for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
             else:
                 self._move(*move)
-        for moves in together.values():
-            self._move_together(moves)
+        for joined in together.values():
+            self._move_together(joined)
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
@@ -275,16 +286,15 @@ class Madam(Optimizer):
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
-        change from step to step is a tensor.
+        change from step to step is a tensor. Parameters that the native kernels can move they have moved on return.
         """
-        pending = [(p, p.grad.detach(), index, group) for index, (p, group) in places if p.grad is not None]
+        pending = [(p, grad.detach(), index, group) for index, (p, group) in places if (grad := p.grad) is not None]
         if any(grad.is_sparse for _, grad, _, _ in pending):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        finite = [
-            (grad.abs() < torch.finfo(_compute(p)).max ** 0.5).all() for p, grad, _, _ in pending
-        ]  # no NaN either
+        ready = not compiling and launch.ready()
+        read = [ready and launch.reads(p, grad, group) for p, grad, _, group in pending]
         sound = []
-        for (p, grad, index, group), is_finite in zip(pending, read_flags(finite), strict=True):
+        for (p, grad, index, group), is_finite in zip(pending, _are_finite(pending, read), strict=True):
             if is_finite:
                 sound.append((p, grad, index, group))
                 self._warn_of_lost_moves(p, group)
@@ -294,12 +304,22 @@ class Madam(Optimizer):
                     f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
                     f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
                 )
-        moves = []
+        moves, rows, launched = [], [], []
+        hypers = {id(group): launch.hyper_of(group) for group in self.param_groups} if ready else {}
         for p, grad, index, group in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
+            if ready and launch.reads(p, grad, group):
+                row = self._launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
+                if row is not None:
+                    rows.append(row)
+                    launched.append(p)
+                    continue
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
             moves.append(Planned(p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+        if rows:
+            steps.step(rows)
+            torch.autograd.graph.increment_version(launched)  # so that a stale backward pass raises
         return moves
 
     def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
@@ -321,8 +341,8 @@ class Madam(Optimizer):
             lr=lr / rung,
             relative=relative,
             absolute=absolute,
-            correction=1 - group["beta"] ** step if correct else 1.0,
-            momentum_correction=1 - group["momentum"] ** step if correct else 1.0,
+            correction=1 / (1 - group["beta"] ** step) if correct else 1.0,
+            momentum_correction=1 / (1 - group["momentum"] ** step) if correct else 1.0,
             sigma_star=group["p_scale"] * sigma,
             key=mix64(group["seed"], step, index),
             state_key=mix64(group["seed"], step, index, 1),
@@ -335,12 +355,11 @@ class Madam(Optimizer):
             grad = -grad
         if isinstance(p, LogTensor) and p.mask is not None:
             grad = grad * p.mask
-        with averages(state, grad, group["state_bits"], scalars.state_key) as average:
-            running_average(average["exp_avg_sq"], grad * grad, group["beta"])
-            if group["momentum"]:
-                ahead = running_average(average["exp_avg"], grad, group["momentum"])
-                grad = nesterov(grad, ahead / scalars.momentum_correction, group["momentum"])
-            r = direction(grad, average["exp_avg_sq"], group["g_bound"], scalars.correction)
+        numbers = (group["beta"], group["momentum"], group["g_bound"], scalars.correction, scalars.momentum_correction)
+        if group["state_bits"] == 32:
+            r = full_direction(state, grad, *numbers)
+        else:
+            r = few_bit_direction(state, grad, *numbers, group["state_bits"], scalars.state_key)
         if isinstance(p, LogTensor):
             moved = self._move_codes(p, r, scalars, group)
             p.write_codes_(moved.exponent, moved.negative)
@@ -402,6 +421,21 @@ def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     if isinstance(p, LogTensor) and p.numel() and bool((p.exponent == p.format.last_rung).all()):
         return float(p.scale) / p_scale
     return typical_magnitude(p)
+
+
+def _are_finite(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]], read: list[bool]) -> list[bool]:
+    """Of each gradient, whether it is sound; the native kernels look at those that they `read`."""
+    limits = [largest_gradient(_compute(p), group["state_bits"]) for p, _, _, group in pending]
+    grads = [grad for _, grad, _, _ in pending]
+    natives = [i for i, is_read in enumerate(read) if is_read]
+    others = [i for i, is_read in enumerate(read) if not is_read]
+    found = steps.largest_below([grads[i] for i in natives], [limits[i] for i in natives]) if natives else []
+    found += read_flags([(grads[i].abs() < limits[i]).all() for i in others])
+    order = dict(zip(natives + others, found, strict=True))
+    return [order[i] for i in range(len(pending))]
+
+
+_LAUNCHERS: WeakKeyDictionary[Optimizer, Launcher] = WeakKeyDictionary()
 
 
 def _compute(p: Tensor) -> torch.dtype:

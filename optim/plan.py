@@ -20,7 +20,7 @@ class Scalars(NamedTuple):
     lr: float | Tensor  # of a LogTensor: in rungs
     relative: float | Tensor  # these two: of the affine step
     absolute: float | Tensor
-    correction: float | Tensor
+    correction: float | Tensor  # what the averages are multiplied with: 1 / (1 - beta^t)
     momentum_correction: float | Tensor
     sigma_star: float | Tensor
     key: int | Tensor  # of the weights' random bits

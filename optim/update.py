@@ -3,7 +3,7 @@
 In the paper's symbols, with t the step and ``^`` what we add to it::
 
     g2bar <- beta * g2bar + (1 - beta) * g^2                                             running_average
-    r     <- clamp(g / gbar, -eta*/eta, eta*/eta)      ^gbar^2 divided by (1 - beta^t)   direction
+    r     <- clamp(g / gbar, -eta*/eta, eta*/eta)      ^gbar^2 over (1 - beta^t)         direction
     W     <- W * exp(-eta * sign(W) * r), clamped to +-sigma*            Algorithm 1     step_floats
     k     <- clamp(k + round(r * eta / eta_0) * sign(W), 0, 2^B - 1)     section 4.1     step_codes
 
@@ -38,9 +38,16 @@ def nesterov(grad: Tensor, average: Tensor, momentum: float) -> Tensor:
     return average * momentum + grad * (1 - momentum)
 
 
+def root(x: Tensor) -> Tensor:
+    """The square root, correctly rounded, as processors have it: torch's, in float32, may come from a library that is a bit
+    off at times. The root of a float32 never lies so close to the middle of two that float64 takes the wrong one.
+    """
+    return x.to(torch.float64).sqrt_().to(x.dtype)
+
+
 def direction(grad: Tensor, g2bar: Tensor, g_bound: float, correction: float | Tensor = 1.0) -> Tensor:
-    """r = g / gbar, clamped to +-g_bound, where gbar = sqrt(g2bar / correction) and 0/0 is 0."""
-    gbar = (g2bar / correction).sqrt_()
+    """r = g / gbar, clamped to +-g_bound, where gbar = sqrt(g2bar * correction) and 0/0 is 0."""
+    gbar = root(g2bar * correction)
     return torch.where(gbar > 0, grad / gbar, 0).clamp_(-g_bound, g_bound)
 
 

@@ -71,14 +71,14 @@ class BlockFormat:
         Returns:
             Codes, flat (bits <= 8: uint8, packed; 16: int16), and the scales of the blocks, float32.
         """
-        blocks = _in_blocks(values.reshape(-1).to(torch.float32))
+        blocks = self.blocks(values.to(torch.float32))
         magnitude = blocks.abs()
         scale = magnitude.amax(dim=1, keepdim=True)
         y = torch.where(scale > 0, magnitude / scale, 0)
         rungs = self.rungs(values)[: self.last_code + 1]
         if not self.signed:  # an average of squares that rounds to zero would be divided by
             y = torch.where(y > 0, y.maximum(rungs[-2]), 0)
-        u = _in_blocks(u.reshape(-1)) if isinstance(u, Tensor) else u
+        u = self.blocks(u) if isinstance(u, Tensor) else u
         code = round_to_rungs(y, rungs, self.base_precision, u)
         if self.signed:
             code += (blocks < 0).to(torch.int32) << (self.bits - 1)
@@ -87,9 +87,18 @@ class BlockFormat:
 
     def decode(self, codes: Tensor, scale: Tensor, count: int) -> Tensor:
         """The `count` numbers of `encode`, flat, float32."""
+        return (self.blocks(self.levels(codes, count)) * scale.unsqueeze(1)).view(-1)[:count]
+
+    def levels(self, codes: Tensor, count: int) -> Tensor:
+        """The `count` numbers of `encode` in units of their block's scale, flat, float32."""
         code = codes.to(torch.int32) + 2**15 if self.bits == 16 else unpack(codes, self.bits, count).to(torch.int32)
-        values = self.rungs(codes).index_select(0, code)
-        return (_in_blocks(values) * scale.unsqueeze(1)).view(-1)[:count]
+        return self.rungs(codes).index_select(0, code)
+
+    @staticmethod
+    def blocks(values: Tensor) -> Tensor:
+        """Numbers of any shape as rows of `BLOCK`, zeros behind the last."""
+        flat = values.reshape(-1)
+        return torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
 
 
 def _rungs(format: BlockFormat, device: torch.device) -> Tensor:
@@ -100,8 +109,3 @@ def _rungs(format: BlockFormat, device: torch.device) -> Tensor:
 
 
 _cached_rungs = lru_cache(maxsize=64)(_rungs)
-
-
-def _in_blocks(flat: Tensor) -> Tensor:
-    missing = -flat.numel() % BLOCK
-    return torch.nn.functional.pad(flat, (0, missing)).view(-1, BLOCK)

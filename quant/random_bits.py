@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 _MASK32 = 0xFFFFFFFF
-_MASK64 = 0xFFFFFFFFFFFFFFFF
+MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
 def mix64(*words: int) -> int:
@@ -30,9 +30,9 @@ def mix64(*words: int) -> int:
     """
     state = 0
     for word in words:
-        state = (state ^ (word & _MASK64)) + 0x9E3779B97F4A7C15 & _MASK64
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK64
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK64
+        state = (state ^ (word & MASK64)) + 0x9E3779B97F4A7C15 & MASK64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & MASK64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & MASK64
         state ^= state >> 31
     return state
 

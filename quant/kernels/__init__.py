@@ -6,6 +6,7 @@ every device, and it is what torch.compile sees. In eager, on the CPU, the same 
 """
 
 from . import native as native
+from . import steps as steps
 from .library import backend, use
 
-__all__ = ["backend", "native", "use"]
+__all__ = ["backend", "native", "steps", "use"]

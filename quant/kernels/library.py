@@ -119,11 +119,19 @@ def _parallel_regions() -> ctypes.c_void_p | None:
     return None
 
 
+def plain(tensor: Tensor) -> bool:
+    """Whether this is a contiguous CPU tensor with memory of its own."""
+    return type(tensor) in _PLAIN and tensor.device.type == "cpu" and tensor.is_contiguous()
+
+
 def serves(*tensors: Tensor | None) -> bool:
-    """Whether the native library may read these: plain contiguous CPU tensors with memory, and nobody is tracing."""
+    """Whether the native library may work on these: all are `plain` (or None), and nobody is tracing."""
     return (
         not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
-        and all(t is None or (type(t) is Tensor and t.device.type == "cpu" and t.is_contiguous()) for t in tensors)
+        and all(t is None or plain(t) for t in tensors)
         and library() is not None
     )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)

@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .library import library, serves
+from .library import library, plain, serves
 
-__all__ = ["decode", "product", "serves", "unpack", "unpack_codes"]
+__all__ = ["decode", "plain", "product", "serves", "unpack", "unpack_codes"]
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {

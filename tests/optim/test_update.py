@@ -20,7 +20,7 @@ def test_direction(dtype):
     running_average(g2bar, g * g, beta=0.75)
     torch.testing.assert_close(g2bar[:2], tensor(1.0, 1.0, dtype=dtype))
     assert direction(g, g2bar, 8.0)[:4].tolist() == [2.0, -2.0, 0.0, 2.0]
-    assert direction(g, g2bar, 8.0, correction=0.25)[:4].tolist() == [1.0, -1.0, 0.0, 1.0]
+    assert direction(g, g2bar, 8.0, correction=4.0)[:4].tolist() == [1.0, -1.0, 0.0, 1.0]
     assert direction(g, g2bar, 1.5)[:3].tolist() == [1.5, -1.5, 0.0]
     assert torch.isfinite(direction(g, g2bar, 8.0)).all()  # 1e-30 squared underflows in float32
 

@@ -1,4 +1,5 @@
 // What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
+#include "chosen.h"
 #include "lognet.h"
 #include "parallel.h"
 
@@ -35,6 +36,8 @@ void in_pieces(int64_t start, int64_t count, int threads, Body body) {
 }
 
 }  // namespace
+
+const Kernels* chosen_kernels() { return chosen; }
 
 void run_parallel(int64_t items, int threads, void (*item)(void*, int64_t), void* context) {
     Job job = {0, items, item, context};
@@ -75,7 +78,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
                               int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
+        chosen_kernels()->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
     });
 }
 
@@ -83,7 +86,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
 LOGNET_API void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t start, int64_t n, uint8_t* out,
                               int threads) {
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen->unpack(stream, width, count, begin, end, out + (begin - start));
+        chosen_kernels()->unpack(stream, width, count, begin, end, out + (begin - start));
     });
 }
 
@@ -91,7 +94,7 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
                                     int64_t n, int32_t* out, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), nullptr, bits};
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen->unpack_codes(planes, count, begin, end, out + (begin - start));
+        chosen_kernels()->unpack_codes(planes, count, begin, end, out + (begin - start));
     });
 }
 
@@ -100,11 +103,5 @@ LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const ui
                                const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
                                const float* x, int64_t batch, float* y, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
-    constexpr int64_t WEIGHTS = 1 << 18;  // in a piece: reordering x costs as much as a row of them
-    const int64_t most = WEIGHTS / (columns + 1) + 1;
-    auto piece = [&](int64_t i) {
-        const int64_t begin = i * most, end = begin + most < rows ? begin + most : rows;
-        chosen->product(planes, rungs, scale, octaves, rows, columns, x, batch, begin, end, y);
-    };
-    parallel_for((rows + most - 1) / most, threads, piece);
+    chosen_kernels()->product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
 }

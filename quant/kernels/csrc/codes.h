@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr int BLOCK = 128;  // weights worked on together, and the numbers that share a scale in quant/block_format.py
-
 // Eight values of `width` bits, as one little-endian word; never reads behind `end`.
 inline uint64_t load_word(const uint8_t* at, const uint8_t* end) {
     uint64_t word = 0;
@@ -61,13 +59,18 @@ inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8
     }
 }
 
-// Codes of a block: low bytes, and high bytes where there are any.
+// Codes of a block: low bytes, and high bytes where there are any. Before `save`, bytes behind the last code are zero.
 struct CodeBytes {
     alignas(64) uint8_t low[BLOCK] = {}, high[BLOCK] = {};
 
     void load(const Planes& planes, int64_t count, int64_t begin, int n) {
         unpack_bytes(planes.low, planes.bits < 8 ? planes.bits : 8, count, begin, n, low);
         if (planes.bits > 8) unpack_bytes(planes.high, planes.bits - 8, count, begin, n, high);
+    }
+
+    void save(const Planes& planes, int64_t begin, int n) const {
+        pack_bytes(low, planes.bits < 8 ? planes.bits : 8, begin, n, planes.low);
+        if (planes.bits > 8) pack_bytes(high, planes.bits - 8, begin, n, planes.high);
     }
 };
 

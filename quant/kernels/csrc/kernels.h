@@ -2,9 +2,10 @@
 #pragma once
 #include "product.h"
 #include "read.h"
+#include "step.h"
 
 namespace {
 
-const Kernels all_kernels = {decode, unpack, unpack_codes, product};
+const Kernels all_kernels = {decode, unpack, unpack_codes, product, all_below, step};
 
 }  // namespace

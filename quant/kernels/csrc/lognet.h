@@ -7,7 +7,11 @@
 
 #define LOGNET_API extern "C" __attribute__((visibility("default")))
 
-// Packed codes (see quant/bitpack.py). `low` and `high` may be null where unused; `bytes` say how far may be read.
+constexpr int BLOCK = 128;  // weights worked on together, and the numbers that share a scale in quant/block_format.py
+
+enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
+
+// Packed codes (see quant/bitpack.py): the sizes follow from the number of weights.
 struct Planes {
     uint8_t* low;
     uint8_t* high;
@@ -15,15 +19,61 @@ struct Planes {
     int32_t bits;
 };
 
-// What one instruction set offers. Windows are [begin, end) in weights, `begin` a multiple of 8; `count` is that of
-// the whole tensor, so that no byte behind the planes is touched.
+// A table of rungs: values exp(-k * base_precision) for k = 0 .. last, and one more entry, not above the last.
+struct Rungs {
+    const float* values;
+    int32_t last;
+    float base_precision;
+};
+
+// The hyperparameters of a group, as optim/madam.py has them.
+struct Hyper {
+    double lr, p_scale, g_bound, beta, momentum, affine, warmup;
+    uint64_t seed;
+    int32_t sign_crossing, stochastic, bias_correction, maximize, state_bits, padding;
+    Rungs square_rungs, mean_rungs;  // of averages in few bits
+};
+
+// One parameter: a LogTensor (planes) or floats (weight), its gradient and its state.
+struct Parameter {
+    const void* grad;
+    void* weight;
+    Planes planes;
+    Rungs rungs;
+    double base_precision;  // the same as in rungs, unrounded
+    const float* scale;
+    const uint8_t* keep;  // null, or one bit for every `keep_group` weights
+    int64_t keep_group;
+    float* step;
+    const double* sigma;
+    int64_t* counts;
+    void* square;
+    float* square_scale;
+    void* mean;  // null without momentum
+    float* mean_scale;
+    int64_t count;
+    const Hyper* hyper;
+    int64_t index;
+    int32_t grad_dtype, weight_dtype;
+};
+
+// The numbers of one parameter in one step: `Scalars` of optim/plan.py.
+struct Scalars {
+    float lr, relative, absolute, correction, momentum_correction, sigma_star;
+    uint64_t key, state_key;
+};
+
+// What one instruction set offers. Windows are [begin, end) in weights, `begin` a multiple of 8 (in `step` of BLOCK);
+// `count` is that of the whole tensor, so that no byte behind the planes is touched.
 struct Kernels {
     void (*decode)(const Planes& planes, const float* rungs, float scale, int64_t count, int64_t begin, int64_t end,
                    float* out);
     void (*unpack)(const uint8_t* stream, int width, int64_t count, int64_t begin, int64_t end, uint8_t* out);
     void (*unpack_codes)(const Planes& planes, int64_t count, int64_t begin, int64_t end, int32_t* out);
     void (*product)(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
-                    const float* x, int64_t batch, int64_t begin, int64_t end, float* y);  // windows of rows
+                    const float* x, int64_t batch, float* y, int threads);  // all of it, on its own threads
+    bool (*all_below)(const void* grad, Dtype dtype, float limit, int64_t begin, int64_t end);
+    void (*step)(const Parameter& parameter, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts);
 };
 
 const Kernels* kernels_portable();

@@ -6,6 +6,7 @@
 #pragma once
 #include <stdlib.h>
 
+#include "parallel.h"
 #include "read.h"
 
 namespace {
@@ -16,12 +17,6 @@ constexpr int TOGETHER = 4;  // rows of x that share the decoding of a weight
 
 #if defined(__AVX2__)
 #include "product_avx2.h"
-#else
-namespace {
-bool product_in_registers(const Planes&, float, int64_t, int64_t, const float*, int, int64_t, int64_t, float*) {
-    return false;
-}
-}  // namespace
 #endif
 
 namespace {
@@ -56,14 +51,24 @@ void product_by_blocks(const Planes& planes, const float* rungs, float scale, in
     }
 }
 
-// Rows [begin, end) of the weight, (rows, columns); x is (batch, columns), y (batch, rows). `octaves`: the ladder has
-// 2^(bits - 3) rungs to the octave.
+// x is (batch, columns), y (batch, rows). `octaves`: the ladder has 2^(bits - 3) rungs to the octave.
 void product(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
-             const float* x, int64_t batch, int64_t begin, int64_t end, float* y) {
+             const float* x, int64_t batch, float* y, int threads) {
+    constexpr int64_t WEIGHTS = 1 << 17;  // in a piece
+    const int64_t most = WEIGHTS / (columns + 1) + 1, pieces = (rows + most - 1) / most;
     for (int64_t m = 0; m < batch; m += TOGETHER, x += TOGETHER * columns, y += TOGETHER * rows) {
         const int now = static_cast<int>(batch - m < TOGETHER ? batch - m : TOGETHER);
-        if (octaves && product_in_registers(planes, scale, rows, columns, x, now, begin, end, y)) continue;
-        product_by_blocks(planes, rungs, scale, rows, columns, x, now, begin, end, y);
+#if defined(__AVX2__)
+        const InRegisters fast(planes, scale, rows, columns, x, octaves ? now : 0);
+#endif
+        auto piece = [&](int64_t i) {
+            const int64_t begin = i * most, end = begin + most < rows ? begin + most : rows;
+#if defined(__AVX2__)
+            if (fast.ready()) return fast(begin, end, y);
+#endif
+            product_by_blocks(planes, rungs, scale, rows, columns, x, now, begin, end, y);
+        };
+        parallel_for(pieces, threads, piece);
     }
 }
 

@@ -48,15 +48,15 @@ struct Table {
     Table(double top, double step) : part{table_of(top, step, 0), table_of(top, step, 1), table_of(top, step, 2)} {}
 };
 
-// 0x80 where a weight is negative.
-inline Bytes sign_bytes(const uint8_t* sign) {
+// `positive` or `negative`, as a weight is.
+inline Bytes by_sign(const uint8_t* sign, Bytes positive, Bytes negative) {
     int32_t word;
     memcpy(&word, sign, 4);
     const Bytes copies = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                           2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const Bytes bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
     const Bytes bits = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), copies), bit);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(bits, bit), all(0x80));
+    return _mm256_blendv_epi8(positive, negative, _mm256_cmpeq_epi8(bits, bit));
 }
 
 // Four floats' bytes to floats. Register j gets columns 4j .. 4j + 3 and 16 + 4j .. 16 + 4j + 3.
@@ -86,8 +86,9 @@ struct Decode8 {
         const Bytes b1 = pick(below.part[1], above.part[1], index, bit4);
         Bytes b2 = pick(below.part[2], above.part[2], index, bit4);
         b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<2>(k), all(0x80)));
-        Bytes b3 = _mm256_sub_epi8(all(0x3f), _mm256_and_si256(right<6>(k), all(3)));
-        interleave(b0, b1, b2, _mm256_or_si256(b3, sign_bytes(sign)), out);
+        const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
+        const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<6>(k), all(3)));
+        interleave(b0, b1, b2, b3, out);
     }
 };
 
@@ -109,10 +110,10 @@ struct Decode10 {
         h = _mm256_and_si256(h, _mm256_set1_epi16(0x0c03));  // 0 .. 3, or four times that
         const Bytes quarter = _mm256_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0,  //
                                                0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0);
-        const Bytes b3 = _mm256_sub_epi8(all(0x40), _mm256_shuffle_epi8(quarter, h));
+        const Bytes b3 = _mm256_sub_epi8(by_sign(sign, all(0x40), all(0xc0)), _mm256_shuffle_epi8(quarter, h));
         __m256 factors[4];
         interleave(_mm256_shuffle_epi8(coarse.part[0], n1), _mm256_shuffle_epi8(coarse.part[1], n1),
-                   _mm256_shuffle_epi8(coarse.part[2], n1), _mm256_or_si256(b3, sign_bytes(sign)), out);
+                   _mm256_shuffle_epi8(coarse.part[2], n1), b3, out);
         interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
                    _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
         for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
@@ -136,9 +137,10 @@ struct Decode12 {
         const Bytes b1 = pick(below.part[1], above.part[1], n1, bit0);
         Bytes b2 = pick(below.part[2], above.part[2], n1, bit0);
         b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<6>(h), all(0x80)));
-        const Bytes b3 = _mm256_sub_epi8(all(0x3f), _mm256_and_si256(right<2>(h), all(3)));
+        const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
+        const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<2>(h), all(3)));
         __m256 factors[4];
-        interleave(b0, b1, b2, _mm256_or_si256(b3, sign_bytes(sign)), out);
+        interleave(b0, b1, b2, b3, out);
         interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
                    _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
         for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
@@ -149,9 +151,12 @@ struct Decode12 {
 void arrange(const float* x, int64_t columns, int batch, int64_t stride, float* out) {
     for (int m = 0; m < batch; ++m, x += columns, out += stride) {
         for (int64_t c = 0; c < stride; c += GROUP) {
-            float padded[GROUP] = {};
+            float padded[GROUP];
             const float* from = x + c;
-            if (columns - c < GROUP) from = static_cast<float*>(memcpy(padded, from, (columns - c) * sizeof(float)));
+            if (columns - c < GROUP) {
+                memset(padded, 0, sizeof padded);
+                from = static_cast<float*>(memcpy(padded, from, (columns - c) * sizeof(float)));
+            }
             for (int j = 0; j < 4; ++j) {
                 memcpy(out + c + 8 * j, from + 4 * j, 4 * sizeof(float));
                 memcpy(out + c + 8 * j + 4, from + 16 + 4 * j, 4 * sizeof(float));
@@ -212,30 +217,49 @@ void multiply(const Planes& planes, float scale, int64_t rows, int64_t columns, 
     }
 }
 
+typedef void (*Multiply)(const Planes&, float, int64_t, int64_t, const float*, int64_t, int64_t, int64_t, float*);
+
 template <class Decode>
-void multiply(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int batch,
-              int64_t stride, int64_t begin, int64_t end, float* y) {
+Multiply multiply_for(int batch) {
     static_assert(TOGETHER == 4, "a case for each number of rows");
-    auto run = batch == 1   ? multiply<Decode, 1>
-               : batch == 2 ? multiply<Decode, 2>
-               : batch == 3 ? multiply<Decode, 3>
-                            : multiply<Decode, 4>;
-    run(planes, scale, rows, columns, x, stride, begin, end, y);
+    return batch == 1   ? multiply<Decode, 1>
+           : batch == 2 ? multiply<Decode, 2>
+           : batch == 3 ? multiply<Decode, 3>
+                        : multiply<Decode, 4>;
 }
 
-// The product of up to TOGETHER rows of x, if this is one of the widths for it and rows start with a byte.
-bool product_in_registers(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int batch,
-                          int64_t begin, int64_t end, float* y) {
-    const int bits = planes.bits;
-    if (columns % 8 || (bits != 8 && bits != 10 && bits != 12)) return false;
-    const int64_t stride = (columns + GROUP - 1) / GROUP * GROUP;
-    float* arranged = static_cast<float*>(malloc(batch * stride * sizeof(float)));
-    if (!arranged) return false;
-    arrange(x, columns, batch, stride, arranged);
-    auto run = bits == 8 ? multiply<Decode8> : bits == 10 ? multiply<Decode10> : multiply<Decode12>;
-    run(planes, scale, rows, columns, arranged, batch, stride, begin, end, y);
-    free(arranged);
-    return true;
-}
+// The product of up to TOGETHER rows of x, if this is one of the widths for it and rows start with a byte; with none, it
+// is not ready.
+class InRegisters {
+   public:
+    InRegisters(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int batch)
+        : planes_(planes), scale_(scale), rows_(rows), columns_(columns) {
+        const int bits = planes.bits;
+        if (!batch || columns % 8 || (bits != 8 && bits != 10 && bits != 12)) return;
+        stride_ = (columns + GROUP - 1) / GROUP * GROUP;
+        x_ = static_cast<float*>(malloc(batch * stride_ * sizeof(float)));
+        if (x_) arrange(x, columns, batch, stride_, x_);
+        run_ = bits == 8    ? multiply_for<Decode8>(batch)
+               : bits == 10 ? multiply_for<Decode10>(batch)
+                            : multiply_for<Decode12>(batch);
+    }
+    ~InRegisters() { free(x_); }
+    InRegisters(const InRegisters&) = delete;
+    InRegisters& operator=(const InRegisters&) = delete;
+
+    bool ready() const { return x_; }
+
+    // Rows [begin, end) of the weight.
+    void operator()(int64_t begin, int64_t end, float* y) const {
+        run_(planes_, scale_, rows_, columns_, x_, stride_, begin, end, y);
+    }
+
+   private:
+    const Planes& planes_;
+    float scale_;
+    int64_t rows_, columns_, stride_ = 0;
+    float* x_ = nullptr;  // arranged
+    Multiply run_ = nullptr;
+};
 
 }  // namespace

@@ -118,8 +118,8 @@ inline Ints load_signs(const uint8_t* plane, int i) {
     return ints(RawWords{byte << 31, byte << 30, byte << 29, byte << 28} & 0x80000000u);
 }
 inline void store_signs(uint8_t* plane, int i, Ints signs) {
-    unsigned bits = flags({signs.v < 0}) << (i & 4);
-    plane[i >> 3] = static_cast<uint8_t>((i & 4) ? (plane[i >> 3] | bits) : bits);
+    unsigned bits = flags({signs.v < 0}) << (i & 4), others = 0xF0u >> (i & 4);
+    plane[i >> 3] = static_cast<uint8_t>((plane[i >> 3] & others) | bits);
 }
 
 }  // namespace

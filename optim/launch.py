@@ -1,0 +1,152 @@
+"""Which parameters the native kernels can move, and the rows that describe them.
+
+The kernels do what `affine`, `update` and `state` do, to the bit; what they do not know (float64, float16, strided
+tensors, the paper's step on floats) stays with those.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache, lru_cache
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..log_tensor import LogTensor
+from ..quant.block_format import BLOCK, BlockFormat
+from ..quant.kernels import native, steps
+from ..quant.log_format import LogFormat
+from ..quant.random_bits import MASK64
+from .state import AVERAGES, state_format
+
+FINEST = 1e-5
+"""Rungs closer than this are found by the plain code only: the kernels' guess of a logarithm is 3e-6 off."""
+
+
+class Launcher:
+    """Describes the parameters of one optimizer, and remembers which of their tensors it has looked at."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[tuple[Any, ...], bool]] = {}
+
+    def row(
+        self, p: Tensor, grad: Tensor, state: dict[str, Any], hyper: steps.Hyper, index: int, bits: int
+    ) -> steps.Row | None:
+        """The row of a parameter, or None where the kernels cannot move it.
+
+        Args:
+            grad: one that `reads` accepts.
+            state: its state, whole.
+            hyper: of its group.
+            bits: state_bits.
+        """
+        storage = p._storage if isinstance(p, LogTensor) else None
+        names = ("step", "sigma", "counts", "exp_avg_sq", "exp_avg_sq_scale", "exp_avg", "exp_avg_scale")
+        own = [state.get(name) for name in names]
+        if not hyper.momentum:
+            own[5] = own[6] = None
+        held = [storage.low, storage.high, storage.sign, storage.scale, storage.keep] if storage else [p, *[None] * 4]
+        key = (p.dtype, bits, *held, *own)
+        known = self._seen.get(id(p))
+        if known is None or not all(map(is_, known[0], key)):
+            known = self._seen[id(p)] = (key, _fits(p, own, bits))
+        if not known[1]:
+            return None
+        low, high, sign, scale, keep = [0 if t is None else t.data_ptr() for t in held]
+        step, sigma, counts, square, square_scale, mean, mean_scale = [0 if t is None else t.data_ptr() for t in own]
+        count, dtype = grad.numel(), steps.DTYPES[grad.dtype]
+        if storage is None:
+            if p.numel() != count or (bits == 32 and own[3].numel() != count):
+                return None
+            return (
+                grad.data_ptr(), low, 0, 0, 0, 0, 0, 0, 0.0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
+                mean_scale, count, ctypes.addressof(hyper), index, dtype, steps.DTYPES[p.dtype],
+            )  # fmt: skip
+        ladder = storage.format
+        return (
+            grad.data_ptr(), 0, low, high, sign, ladder.bits, _ladder_table(ladder).data_ptr(), ladder.last_rung,
+            ladder.base_precision, ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
+            square_scale, mean, mean_scale, count, ctypes.addressof(hyper), index, dtype, 0,
+        )  # fmt: skip
+
+
+def ready() -> bool:
+    """Whether there are kernels, and a step is nothing but arithmetic on memory now."""
+    return native.serves()
+
+
+def reads(p: Tensor, grad: Tensor, group: dict[str, Any]) -> bool:
+    """Whether the kernels read this gradient, for a step of such a parameter."""
+    return (
+        type(grad) is Tensor
+        and grad.dtype in steps.DTYPES
+        and grad.device.type == "cpu"
+        and grad.is_contiguous()
+        and p.dtype != torch.float64
+        and (type(p) is LogTensor or (type(p) in (Parameter, Tensor) and group["affine"] > 0))
+    )
+
+
+def hyper_of(group: dict[str, Any]) -> steps.Hyper:
+    """The row of a group."""
+    bits = group["state_bits"]
+    square, mean = (steps.RungTable() if bits == 32 else _state_table(state_format(n, bits)) for n in AVERAGES[::-1])
+    return steps.Hyper(
+        lr=float(group["lr"]),
+        p_scale=group["p_scale"],
+        g_bound=group["g_bound"],
+        beta=group["beta"],
+        momentum=group["momentum"],
+        affine=group["affine"],
+        warmup=group["warmup"],
+        seed=group["seed"] & MASK64,
+        sign_crossing=bool(group["sign_crossing"]),
+        stochastic=group["rounding"] == "stochastic",
+        bias_correction=bool(group["bias_correction"]),
+        maximize=bool(group["maximize"]),
+        state_bits=bits,
+        square_rungs=square,
+        mean_rungs=mean,
+    )
+
+
+def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
+    """Whether the tensors of a parameter are what the kernels take them for."""
+    count = p.numel()
+    step, sigma, counts, *kept = own
+
+    def plain(t: Tensor | None, dtype: torch.dtype, size: int) -> bool:
+        return t is not None and t.dtype == dtype and t.numel() == size and native.plain(t)
+
+    fits = plain(step, torch.float32, 1) and plain(sigma, torch.float64, 1)
+    for codes, scale, name in ((*kept[:2], "exp_avg_sq"), (*kept[2:], "exp_avg")):
+        if codes is None and name == "exp_avg":
+            continue
+        if bits == 32:
+            fits = fits and plain(codes, torch.float32, count)
+        else:
+            of = (torch.int16, count) if bits == 16 else (torch.uint8, (count * bits + 7) // 8)
+            fits = fits and plain(codes, *of) and plain(scale, torch.float32, -(-count // BLOCK))
+    if isinstance(p, LogTensor):
+        planes = p._storage.planes().values()
+        fits = fits and plain(counts, torch.int64, 3) and p.is_whole and all(map(native.plain, planes))
+        return fits and p.base_precision >= FINEST
+    return fits and p.dtype in steps.DTYPES and native.plain(p)
+
+
+@lru_cache(maxsize=64)
+def _ladder_table(ladder: LogFormat) -> Tensor:
+    return ladder.unit_rungs(torch.float32, torch.empty(0))
+
+
+@cache
+def _state_table(format: BlockFormat) -> steps.RungTable:
+    rungs = torch.cat([format.rungs(torch.empty(0))[: format.last_code + 1], torch.zeros(1)])
+    _tables.append(rungs)  # its address is given away
+    return steps.RungTable(rungs.data_ptr(), format.last_code, format.base_precision)
+
+
+_tables: list[Tensor] = []

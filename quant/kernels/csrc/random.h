@@ -1,0 +1,30 @@
+// The random bits of quant/random_bits.py: a hash of each element's own index.
+#pragma once
+
+namespace {
+
+// The words of consecutive elements, LANES at a time.
+struct RandomWords {
+    Ints next, advance;
+
+    RandomWords(uint64_t key, int64_t first) {
+        uint32_t multiplier = static_cast<uint32_t>(key) | 1, offset = static_cast<uint32_t>(key >> 32);
+        uint32_t start = multiplier * static_cast<uint32_t>(first) + offset;
+        next = count_up() * splat(static_cast<int32_t>(multiplier)) + splat(static_cast<int32_t>(start));
+        advance = splat(static_cast<int32_t>(multiplier * LANES));
+    }
+
+    Ints draw() {
+        Ints h = next;
+        next = next + advance;
+        h = (h ^ shift_right<16>(h)) * splat(static_cast<int32_t>(0x85EBCA6Bu));
+        h = (h ^ shift_right<13>(h)) * splat(static_cast<int32_t>(0xC2B2AE35u));
+        return h ^ shift_right<16>(h);
+    }
+};
+
+// Uniform on (0, 1], of 24 bits, and of 16.
+inline Floats uniform24(Ints word) { return to_floats(shift_right<8>(word) + splat(1)) * splat(0x1p-24f); }
+inline Floats uniform16(Ints word) { return to_floats((word & splat(0xFFFF)) + splat(1)) * splat(0x1p-16f); }
+
+}  // namespace

@@ -1,0 +1,159 @@
+// Madam's step of a piece of one parameter, a block after the other: what optim/madam.py does in plain torch.
+#pragma once
+#include "averages.h"
+#include "few_bits.h"
+#include "moves.h"
+
+namespace {
+
+inline float from_bfloat16(uint16_t x) {
+    uint32_t bits = static_cast<uint32_t>(x) << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+inline uint16_t to_bfloat16(float x) {  // finite: to the nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+inline void load_floats(const void* from, int32_t dtype, int64_t begin, int n, float* to) {
+    if (dtype == FLOAT32) {
+        memcpy(to, static_cast<const float*>(from) + begin, n * sizeof(float));
+    } else {
+        const uint16_t* at = static_cast<const uint16_t*>(from) + begin;
+        for (int i = 0; i < n; ++i) to[i] = from_bfloat16(at[i]);
+    }
+}
+
+inline void save_floats(const float* from, int32_t dtype, int64_t begin, int n, void* to) {
+    if (dtype == FLOAT32) {
+        memcpy(static_cast<float*>(to) + begin, from, n * sizeof(float));
+    } else {
+        uint16_t* at = static_cast<uint16_t*>(to) + begin;
+        for (int i = 0; i < n; ++i) at[i] = to_bfloat16(from[i]);
+    }
+}
+
+// The gradient of a block: its own memory where that will do, else `room`, with zeros behind the last.
+inline const float* gradient(const Parameter& p, int64_t begin, int n, float* room) {
+    if (n == BLOCK && p.grad_dtype == FLOAT32 && !p.hyper->maximize && !p.keep) {
+        return static_cast<const float*>(p.grad) + begin;
+    }
+    memset(room, 0, BLOCK * sizeof(float));
+    load_floats(p.grad, p.grad_dtype, begin, n, room);
+    if (p.hyper->maximize) {
+        for (int i = 0; i < n; ++i) room[i] = -room[i];
+    }
+    if (p.keep) {
+        for (int i = 0; i < n; ++i) {
+            int64_t bit = (begin + i) / p.keep_group;
+            room[i] *= static_cast<float>(p.keep[bit >> 3] >> (bit & 7) & 1);
+        }
+    }
+    return room;
+}
+
+inline void block_directions(const Parameter& p, const Scalars& scalars, int64_t begin, int n, float* r) {
+    alignas(64) float grad_room[BLOCK], square_room[BLOCK], mean_room[BLOCK];
+    const float* grad = gradient(p, begin, n, grad_room);
+    if (p.hyper->state_bits != 32) {
+        return p.mean ? few_bit_directions<true>(p, scalars, grad, begin, n, r)
+                      : few_bit_directions<false>(p, scalars, grad, begin, n, r);
+    }
+    float* square = static_cast<float*>(p.square) + begin;
+    float* mean = p.mean ? static_cast<float*>(p.mean) + begin : nullptr;
+    if (n == BLOCK) {
+        return mean ? directions<true>(*p.hyper, scalars, grad, square, mean, r, n)
+                    : directions<false>(*p.hyper, scalars, grad, square, mean, r, n);
+    }
+    memset(square_room, 0, sizeof square_room);
+    memset(mean_room, 0, sizeof mean_room);
+    memcpy(square_room, square, n * sizeof(float));
+    if (mean) {
+        memcpy(mean_room, mean, n * sizeof(float));
+        directions<true>(*p.hyper, scalars, grad, square_room, mean_room, r, n);
+        memcpy(mean, mean_room, n * sizeof(float));
+    } else {
+        directions<false>(*p.hyper, scalars, grad, square_room, mean_room, r, n);
+    }
+    memcpy(square, square_room, n * sizeof(float));
+}
+
+inline void move_floats(const Parameter& p, const Scalars& scalars, const float* r, int64_t begin, int n) {
+    alignas(64) float room[BLOCK];
+    const bool direct = n == BLOCK && p.weight_dtype == FLOAT32;
+    float* weight = direct ? static_cast<float*>(p.weight) + begin : room;
+    if (!direct) {
+        memset(room, 0, sizeof room);
+        load_floats(p.weight, p.weight_dtype, begin, n, room);
+    }
+    if (p.hyper->sign_crossing) {
+        affine_floats<true>(scalars, r, n, weight);
+    } else {
+        affine_floats<false>(scalars, r, n, weight);
+    }
+    if (!direct) save_floats(room, p.weight_dtype, begin, n, p.weight);
+}
+
+using MoveCodes = void (*)(const Rungs&, const Scalars&, const float*, int64_t, int, Codes&, Counts&);
+
+inline MoveCodes move_of(const Hyper& h) {
+    static const MoveCodes moves[2][2][2] = {
+        {{multiplicative_codes<false, false>, multiplicative_codes<false, true>},
+         {multiplicative_codes<true, false>, multiplicative_codes<true, true>}},
+        {{affine_codes<false, false>, affine_codes<false, true>}, {affine_codes<true, false>, affine_codes<true, true>}},
+    };
+    return moves[h.affine != 0][h.sign_crossing != 0][h.stochastic != 0];
+}
+
+void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* total) {
+    alignas(64) float r[BLOCK];
+    const MoveCodes move = move_of(*p.hyper);
+    Codes codes;
+    codes.high = p.planes.bits > 8;
+    Counts counts;
+    for (int64_t at = begin; at < end; at += BLOCK) {
+        int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
+        block_directions(p, scalars, at, n, r);
+        if (p.weight) {
+            move_floats(p, scalars, r, at, n);
+            continue;
+        }
+        memset(r + n, 0, (BLOCK - n) * sizeof(float));
+        codes.bytes.load(p.planes, p.count, at, n);
+        memcpy(codes.signs, p.planes.sign + at / 8, (n + 7) / 8);
+        move(p.rungs, scalars, r, at, n, codes, counts);
+        if (n < BLOCK) {
+            memset(codes.bytes.low + n, 0, BLOCK - n);
+            memset(codes.bytes.high + n, 0, BLOCK - n);
+            if (n % 8) codes.signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
+        }
+        codes.bytes.save(p.planes, at, n);
+        memcpy(p.planes.sign + at / 8, codes.signs, (n + 7) / 8);
+    }
+    total[0] += counts.tried;
+    total[1] += counts.stayed;
+    total[2] += counts.crossed;
+}
+
+// Whether every |x| < limit: false for NaN. The bits of positive floats are in the order of the floats.
+bool all_below(const void* grad, Dtype dtype, float limit, int64_t begin, int64_t end) {
+    alignas(64) float room[BLOCK];
+    Ints top = splat(0);
+    for (int64_t at = begin; at < end; at += BLOCK) {
+        const float* x = room;
+        if (dtype == FLOAT32 && end - at >= BLOCK) {
+            x = static_cast<const float*>(grad) + at;
+        } else {
+            memset(room, 0, sizeof room);
+            load_floats(grad, dtype, at, static_cast<int>(end - at < BLOCK ? end - at : BLOCK), room);
+        }
+        for (int i = 0; i < BLOCK; i += LANES) top = larger(top, bits_of(load(x + i)) & splat(INT32_MAX));
+    }
+    return flags(top > bits_of(splat(limit)) - splat(1)) == 0;
+}
+
+}  // namespace

@@ -1,0 +1,131 @@
+// Madam's step of many parameters in one call: their numbers, and the cutting of all into pieces for the threads.
+#include <math.h>
+#include <stdlib.h>
+
+#include "chosen.h"
+#include "lognet.h"
+#include "parallel.h"
+
+namespace {
+
+// mix64 of quant/random_bits.py.
+uint64_t mix(const uint64_t* words, int count) {
+    uint64_t state = 0;
+    for (int i = 0; i < count; ++i) {
+        state = (state ^ words[i]) + 0x9E3779B97F4A7C15ull;
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9ull;
+        state = (state ^ state >> 27) * 0x94D049BB133111EBull;
+        state ^= state >> 31;
+    }
+    return state;
+}
+
+constexpr double STEP_SIGMA = 0.2;
+
+// Madam._scalars, in the same order of operations on doubles.
+Scalars scalars_of(const Parameter& p) {
+    const Hyper& h = *p.hyper;
+    const double step = *p.step, sigma = *p.sigma;
+    const double rise = step / (h.warmup > 1 ? h.warmup : 1);
+    const double lr = h.lr * (rise < 1 ? rise : 1);
+    const double relative = lr * (STEP_SIGMA / sigma < 1 ? STEP_SIGMA / sigma : 1);
+    const double unit = p.scale ? *p.scale : 1;
+    const uint64_t words[4] = {h.seed, static_cast<uint64_t>(step), static_cast<uint64_t>(p.index), 1};
+    Scalars s;
+    s.lr = static_cast<float>(lr / (p.scale ? p.base_precision : 1));
+    s.relative = static_cast<float>(relative * (1 - h.affine));
+    s.absolute = static_cast<float>(relative * h.affine * sigma / unit);
+    s.correction = static_cast<float>(h.bias_correction ? 1 / (1 - pow(h.beta, step)) : 1);
+    s.momentum_correction = static_cast<float>(h.bias_correction ? 1 / (1 - pow(h.momentum, step)) : 1);
+    s.sigma_star = static_cast<float>(h.p_scale * sigma);
+    s.key = mix(words, 3);
+    s.state_key = mix(words, 4);
+    return s;
+}
+
+constexpr int64_t PIECE = 1 << 15;  // weights, a multiple of BLOCK
+
+struct Piece {
+    int64_t parameter, begin, end;
+};
+
+struct Gradient {
+    const void* grad;
+    int64_t count;
+    float limit;
+    int32_t dtype;
+};
+
+// All pieces of all parameters (or gradients), in order. The caller frees them.
+template <class Sized>
+Piece* pieces_of(const Sized* parameters, int64_t count, int64_t* pieces) {
+    *pieces = 0;
+    for (int64_t i = 0; i < count; ++i) *pieces += (parameters[i].count + PIECE - 1) / PIECE;
+    Piece* list = static_cast<Piece*>(malloc((*pieces + 1) * sizeof(Piece)));
+    Piece* next = list;
+    for (int64_t i = 0; list && i < count; ++i) {
+        for (int64_t at = 0; at < parameters[i].count; at += PIECE) {
+            int64_t end = at + PIECE;
+            *next++ = {i, at, end < parameters[i].count ? end : parameters[i].count};
+        }
+    }
+    return list;
+}
+
+constexpr int64_t WORTH_A_THREAD = 1 << 13;  // weights
+
+template <class Sized>
+int useful_threads(const Sized* parameters, int64_t count, int threads) {
+    int64_t weights = 0;
+    for (int64_t i = 0; i < count; ++i) weights += parameters[i].count;
+    int64_t most = weights / WORTH_A_THREAD + 1;
+    return threads < most ? threads : static_cast<int>(most);
+}
+
+}  // namespace
+
+// Whether all of each gradient is below its limit in size: sound[i] becomes 0 where not. Returns 0, or -1 for want of
+// memory.
+LOGNET_API int lognet_check(const Gradient* gradients, int64_t count, uint8_t* sound, int threads) {
+    int64_t pieces;
+    Piece* list = pieces_of(gradients, count, &pieces);
+    if (!list) return -1;
+    for (int64_t i = 0; i < count; ++i) sound[i] = 1;
+    auto check = [&](int64_t i) {
+        const Piece& piece = list[i];
+        const Gradient& g = gradients[piece.parameter];
+        if (!chosen_kernels()->all_below(g.grad, static_cast<Dtype>(g.dtype), g.limit, piece.begin, piece.end)) {
+            __atomic_store_n(&sound[piece.parameter], 0, __ATOMIC_RELAXED);
+        }
+    };
+    parallel_for(pieces, useful_threads(gradients, count, threads), check);
+    free(list);
+    return 0;
+}
+
+// One step of every parameter. Its gradients were checked; the end of them may still be in the cache: start there.
+LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, int threads) {
+    int64_t pieces;
+    Piece* list = pieces_of(parameters, count, &pieces);
+    Scalars* scalars = static_cast<Scalars*>(malloc((count + 1) * sizeof(Scalars)));
+    if (!list || !scalars) {
+        free(list);
+        free(scalars);
+        return -1;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        *parameters[i].step += 1;
+        scalars[i] = scalars_of(parameters[i]);
+    }
+    auto move = [&](int64_t i) {
+        const Piece& piece = list[pieces - 1 - i];
+        const Parameter& p = parameters[piece.parameter];
+        int64_t counts[3] = {0, 0, 0};
+        chosen_kernels()->step(p, scalars[piece.parameter], piece.begin, piece.end, counts);
+        for (int j = 0; p.counts && j < 3; ++j) __atomic_fetch_add(&p.counts[j], counts[j], __ATOMIC_RELAXED);
+    };
+    parallel_for(pieces, useful_threads(parameters, count, threads), move);
+    free(list);
+    free(scalars);
+    return 0;
+}
