@@ -42,11 +42,12 @@ SIZES = {size.name: size for size in (FULL, QUICK, TOY)}
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of a ratio over rounds and the middle half of it; seconds of the contender and of the reference."""
+    """The median of a ratio over rounds, the middle half of it, the ratio of the fastest rounds; then seconds."""
 
     value: float
     low: float
     high: float
+    fastest: float
     seconds: float
     reference_seconds: float
 
@@ -61,6 +62,7 @@ class Row:
         value: a ratio, or a number in `unit`; None if it could not be measured, and `note` says why.
         bound: what the value must not exceed (`at_least`: fall below); None where nothing is promised.
         spread: the middle half of the ratios.
+        fastest: the ratio of the fastest rounds, which what else the machine does disturbs least.
     """
 
     theme: str
@@ -71,6 +73,7 @@ class Row:
     at_least: bool = False
     unit: str = "x"
     spread: tuple[float, float] | None = None
+    fastest: float | None = None
     note: str = ""
 
     @property
@@ -106,8 +109,8 @@ def ratio(seconds: list[float], reference: list[float]) -> Ratio:
     """The contender's time over the reference's, round by round."""
     ratios = sorted(a / b for a, b in zip(seconds, reference, strict=True))
     n = len(ratios)
-    middle = statistics.median
-    return Ratio(middle(ratios), ratios[n // 4], ratios[-1 - n // 4], middle(seconds), middle(reference))
+    spread, fastest = (ratios[n // 4], ratios[-1 - n // 4]), min(seconds) / min(reference)
+    return Ratio(statistics.median(ratios), *spread, fastest, statistics.median(seconds), statistics.median(reference))
 
 
 def compare(contenders: Mapping[str, Callable[[], object]], reference: str, rounds: int) -> dict[str, Ratio]:
@@ -119,12 +122,15 @@ def compare(contenders: Mapping[str, Callable[[], object]], reference: str, roun
 def timed(theme: str, name: str, against: str, found: Ratio, bound: float | None = None, note: str = "") -> Row:
     """A row of a ratio of times: the contender's over the reference's."""
     times = f"{1e3 * found.seconds:.2f} ms against {1e3 * found.reference_seconds:.2f} ms"
-    spread = (found.low, found.high)
-    return Row(theme, name, against, found.value, bound, spread=spread, note=f"{times}; {note}" if note else times)
+    note = f"{times}; {note}" if note else times
+    return Row(
+        theme, name, against, found.value, bound, spread=(found.low, found.high), fastest=found.fastest, note=note
+    )
 
 
 def faster(theme: str, name: str, against: str, found: Ratio, bound: float | None = None) -> Row:
     """A row of a ratio of speeds, where the contender must be at least `bound` times faster."""
-    turned = Ratio(1 / found.value, 1 / found.high, 1 / found.low, found.seconds, found.reference_seconds)
+    inverse = (1 / found.value, 1 / found.high, 1 / found.low, 1 / found.fastest)
+    turned = Ratio(*inverse, found.seconds, found.reference_seconds)
     row = timed(theme, name, against, turned, bound)
     return Row(**{**vars(row), "at_least": True})

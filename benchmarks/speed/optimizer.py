@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -100,8 +101,8 @@ def growth(size: Size) -> Iterator[Row]:
     one["Madam"] = step_of(Madam, parameters([1], 8, gradients([1])))
     alone = compare(one, "Adam", 10 * size.rounds)["Madam"]
     fixed = f"{1e6 * alone.seconds:.0f} microseconds against {1e6 * alone.reference_seconds:.0f}"
-    spread = (alone.low, alone.high)
-    yield Row(THEME, "a step of one weight, 8 bits", f"{ADAM}: the fixed cost", alone.value, spread=spread, note=fixed)
+    row = timed(THEME, "a step of one weight, 8 bits, the default: the fixed cost", ADAM, alone)
+    yield replace(row, note=fixed)
 
 
 def peers(size: Size) -> Iterator[Row]:

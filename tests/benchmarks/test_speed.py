@@ -80,10 +80,10 @@ def test_the_slower_has_the_larger_ratio():
 
 
 def test_what_a_row_says():
-    found = Ratio(0.5, 0.4, 0.7, 0.001, 0.002)
+    found = Ratio(0.5, 0.4, 0.7, 0.45, 0.001, 0.002)
     row = timed("theme", "ours", "theirs", found, 0.6)
     assert row.reached
-    assert line_of(row) == "| ours | theirs | 0.50 | 0.40 .. 0.70 | <= 0.60 | yes | 1.00 ms against 2.00 ms |"
+    assert line_of(row) == "| ours | theirs | 0.50 | 0.40 .. 0.70 | 0.45 | <= 0.60 | yes | 1.00 ms against 2.00 ms |"
     assert not timed("theme", "ours", "theirs", found, 0.45).reached
     times_faster = faster("theme", "ours", "theirs", found, 2.5)
     assert (times_faster.value, times_faster.spread) == (2.0, (1 / 0.7, 2.5))
