@@ -57,14 +57,15 @@ def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | Non
     ):
         return None
     format = storage.format
-    rows = x.to(torch.float32).contiguous().view(-1, columns) if columns else x.new_empty(x.shape[:-1].numel(), 0)
+    rows = x if x.dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
+    batch = x.shape[:-1].numel()
     rungs = format.unit_rungs(torch.float32, storage.low)
     octaves = format.base_precision == default_base_precision(format.bits)
     shape = (weight.shape[0], columns)
-    y = native.product(*planes, format.bits, rungs, storage.scale, octaves, shape, rows.detach())
+    y = native.product(*planes, format.bits, rungs, storage.scale, octaves, shape, rows, batch)
     if bias is not None:
         y += decode(bias) if isinstance(bias, LogTensor) else bias
-    return y.to(x.dtype).view(*x.shape[:-1], shape[0])
+    return (y if x.dtype == torch.float32 else y.to(x.dtype)).view(*x.shape[:-1], shape[0])
 
 
 def few_columns(weight: Tensor, x: Tensor) -> Tensor | None:

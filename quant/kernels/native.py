@@ -92,6 +92,7 @@ def product(
     octaves: bool,
     shape: tuple[int, int],
     x: Tensor,
+    batch: int,
 ) -> Tensor:
     """x times the transpose of the weight that the planes hold, float32 (batch, rows): no weight is written down.
 
@@ -102,12 +103,12 @@ def product(
         low, high, sign, bits, rungs, scale: as for `decode`.
         octaves: whether the ladder has 2^(bits - 3) rungs to the octave, for which there is a short cut.
         shape: (rows, columns) of the weight.
-        x: float32 (batch, columns).
+        x: float32, contiguous, of `batch` times `columns` numbers in any shape.
     """
     rows, columns = shape
-    out = torch.empty(x.shape[0], rows, dtype=torch.float32)
+    out = torch.empty(batch, rows, dtype=torch.float32)
     function("lognet_product")(
         low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves, rows, columns,
-        x.data_ptr(), x.shape[0], out.data_ptr(), torch.get_num_threads(),
+        x.data_ptr(), batch, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -57,7 +57,7 @@ class Weight:
     def product(self, x, octaves=True):
         rungs = self.format.unit_rungs(torch.float32, self.low)
         planes = (self.low, self.high, self.sign, self.format.bits)
-        return native.product(*planes, rungs, self.scale, octaves, self.shape, x)
+        return native.product(*planes, rungs, self.scale, octaves, self.shape, x.contiguous(), len(x))
 
 
 def close(y, weight, x):
