@@ -37,6 +37,8 @@ def _autocast(*tensors: Any) -> Any:
 
     For a LogTensor that changes only the dtype in which it decodes.
     """
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
     device = next(t.device.type for t in tensors if t is not None)
     if not torch.is_autocast_enabled(device):
         return tensors

@@ -12,13 +12,15 @@ the end, where the plain form rounds the weights to bfloat16 first.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from .log_tensor import LogTensor, decode
 from .quant.kernels import native
-from .quant.log_format import default_base_precision
+from .quant.log_format import LogFormat, default_base_precision
 
 FEW_ROWS = 16
 """The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""
@@ -40,32 +42,36 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
 
 
 def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:
-    if weight.dim() != 2:
+    if weight.dim() != 2 or x.dim() == 0:
         return None
-    storage, columns = weight._storage, weight.shape[1]
-    planes = (storage.low, storage.high, storage.sign)
+    storage, (features, columns), dtype = weight._storage, weight.shape, x.dtype
     if not (
-        x.dim() >= 1
+        x.numel() <= FEW_ROWS * columns
         and x.shape[-1] == columns
-        and x.numel() <= FEW_ROWS * columns
-        and x.dtype == weight.dtype
-        and x.dtype in _DTYPES
+        and dtype == weight.dtype
+        and dtype in _DTYPES
         and x.device.type == "cpu"
         and storage.keep is None
-        and native.serves(*planes, storage.scale)
         and not _differentiated(x, weight, bias)
+        and native.serves(storage.low)  # the planes are all of a kind
     ):
         return None
-    format = storage.format
-    rows = x if x.dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
-    batch = x.shape[:-1].numel()
-    rungs = format.unit_rungs(torch.float32, storage.low)
-    octaves = format.base_precision == default_base_precision(format.bits)
-    shape = (weight.shape[0], columns)
-    y = native.product(*planes, format.bits, rungs, storage.scale, octaves, shape, rows, batch)
+    shape = x.shape[:-1]
+    rows = x if dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
+    planes, (rungs, octaves) = (storage.low, storage.high, storage.sign), _ladder(storage.format)
+    y = native.product(
+        *planes, storage.format.bits, rungs, storage.scale, octaves, (features, columns), rows, shape.numel()
+    )
     if bias is not None:
         y += decode(bias) if isinstance(bias, LogTensor) else bias
-    return (y if x.dtype == torch.float32 else y.to(x.dtype)).view(*x.shape[:-1], shape[0])
+    return (y if dtype == torch.float32 else y.to(dtype)).view(*shape, features)
+
+
+@lru_cache(maxsize=64)
+def _ladder(format: LogFormat) -> tuple[Tensor, bool]:
+    """The rungs in units of the scale, and whether they are 2^(bits - 3) to the octave."""
+    octaves = format.base_precision == default_base_precision(format.bits)
+    return format.unit_rungs(torch.float32, torch.empty(0)), octaves
 
 
 def few_columns(weight: Tensor, x: Tensor) -> Tensor | None:

@@ -1,11 +1,14 @@
 """Peak memory of a whole training process, each in its own; and this file is also what those processes run.
 
 ``python -m benchmarks.speed.resident KIND LAYERS WIDTH`` trains for some steps and prints its peak resident memory in bytes.
-The peak is VmHWM of /proc/self/status, which starts at zero with the program (ru_maxrss would inherit the parent's).
+The peak is VmHWM of /proc/self/status, which starts at zero with the program (ru_maxrss would inherit the parent's). The C
+library is told to give back every block of some size when it is freed (MALLOC_MMAP_THRESHOLD_): left to itself it soon keeps
+blocks of up to 32 MB, and the peak shows its holes.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +52,8 @@ def train(kind: str, layers: int, width: int) -> None:
 
 def measured(kind: str, size: Size) -> int:
     command = [sys.executable, "-m", "benchmarks.speed.resident", kind, str(size.resident), str(size.layer)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def rows(size: Size) -> Iterator[Row]:
