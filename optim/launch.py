@@ -62,13 +62,14 @@ class Launcher:
             if p.numel() != count or (bits == 32 and own[3].numel() != count):
                 return None
             return (
-                grad.data_ptr(), low, 0, 0, 0, 0, 0, 0, 0.0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
+                grad.data_ptr(), low, 0, 0, 0, 0, 0, 0, 0.0, 0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
                 mean_scale, count, ctypes.addressof(hyper), index, dtype, steps.DTYPES[p.dtype],
             )  # fmt: skip
         ladder = storage.format
+        rungs, octaves = _ladder_table(ladder)
         return (
-            grad.data_ptr(), 0, low, high, sign, ladder.bits, _ladder_table(ladder).data_ptr(), ladder.last_rung,
-            ladder.base_precision, ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
+            grad.data_ptr(), 0, low, high, sign, ladder.bits, rungs.data_ptr(), ladder.last_rung,
+            ladder.base_precision, octaves, ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
             square_scale, mean, mean_scale, count, ctypes.addressof(hyper), index, dtype, 0,
         )  # fmt: skip
 
@@ -138,15 +139,17 @@ def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _ladder_table(ladder: LogFormat) -> Tensor:
-    return ladder.unit_rungs(torch.float32, torch.empty(0))
+def _ladder_table(ladder: LogFormat) -> tuple[Tensor, int]:
+    rungs = ladder.unit_rungs(torch.float32, torch.empty(0))
+    return rungs, steps.octaves(rungs[: ladder.last_rung + 1], ladder.base_precision)
 
 
 @cache
 def _state_table(format: BlockFormat) -> steps.RungTable:
-    rungs = torch.cat([format.rungs(torch.empty(0))[: format.last_code + 1], torch.zeros(1)])
+    rungs = format.rungs(torch.empty(0))
     _tables.append(rungs)  # its address is given away
-    return steps.RungTable(rungs.data_ptr(), format.last_code, format.base_precision)
+    octaves = steps.octaves(rungs[: format.last_code], format.base_precision)
+    return steps.RungTable(rungs.data_ptr(), format.last_code, format.base_precision, octaves)
 
 
 _tables: list[Tensor] = []

@@ -18,14 +18,32 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 """Gradients and float parameters that the library reads."""
 
 _GRADIENT = struct.Struct("@Pqfi")
-_PARAMETER = struct.Struct("@PPPPPi4xPifdPPqPPPPPPPqPqii")
+_PARAMETER = struct.Struct("@PPPPPi4xPifqdPPqPPPPPPPqPqii")
 Row = tuple[float, ...]
 
 
 class RungTable(ctypes.Structure):
-    """A table of rungs: address, number of the last one, spacing."""
+    """A table of rungs: address, number of the last one, spacing, and the octaves that each 32 rungs span, if whole."""
 
-    _fields_ = (("values", ctypes.c_void_p), ("last", ctypes.c_int32), ("base_precision", ctypes.c_float))
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("last", ctypes.c_int32),
+        ("base_precision", ctypes.c_float),
+        ("octaves", ctypes.c_int64),
+    )
+
+
+def octaves(rungs: Tensor, base_precision: float) -> int:
+    """The power of two by which, in octaves, each 32 rungs lie below the 32 before, exactly; 0 if there is none.
+
+    Args:
+        rungs: float32, in descending order, without a last one of 0.
+        base_precision: 0 is returned below 0.012, where the kernels' short logarithm would not do.
+    """
+    if base_precision < 0.012:
+        return 0
+    fits = (n for n in (1, 2, 4, 8, 16) if torch.equal(rungs[32:], rungs[:-32] * 2.0**-n))
+    return next(fits, 0)
 
 
 class Hyper(ctypes.Structure):

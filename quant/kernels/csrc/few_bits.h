@@ -2,6 +2,7 @@
 #pragma once
 #include "averages.h"
 #include "codes.h"
+#include "ladder.h"
 #include "random.h"
 #include "rounding.h"
 #include "signs.h"
@@ -44,12 +45,13 @@ inline float largest(const float* x, int n) {
 }
 
 // Rounds a block of averages, in place of codes and scale. Squares that are not zero stay so.
-template <bool SIGNED>
+template <class Ladder, bool SIGNED>
 float encode_block(const Rungs& rungs, int bits, uint64_t key, int shift, const float* x, int64_t begin, int n,
                    void* codes) {
     const float scale = largest(x, n);
     const Floats zero = splat(0.0f), least = splat(rungs.values[rungs.last - 1]);
-    const Rounder rounder(rungs);
+    const Ladder ladder(rungs);
+    const Rounder<Ladder> rounder(ladder, rungs);
     RandomWords words(key, begin);
     alignas(64) int32_t k[BLOCK];
     for (int i = 0; i < n; i += LANES) {
@@ -66,7 +68,7 @@ float encode_block(const Rungs& rungs, int bits, uint64_t key, int shift, const 
 }
 
 // The direction of a block; its averages move on.
-template <bool MOMENTUM>
+template <class Ladder, bool MOMENTUM>
 void few_bit_directions(const Parameter& p, const Scalars& scalars, const float* grad, int64_t begin, int n, float* r) {
     const Hyper& hyper = *p.hyper;
     const int bits = hyper.state_bits;
@@ -79,17 +81,18 @@ void few_bit_directions(const Parameter& p, const Scalars& scalars, const float*
     if (MOMENTUM) {
         const float scale = p.mean_scale[begin / BLOCK];
         const Rungs& rungs = hyper.mean_rungs;
+        const Ladder ladder(rungs);
         load_state(p.mean, bits, p.count, begin, n, k);
         for (int i = 0; i < n; i += LANES) {
             Ints code = load(k + i), sign = minus_one(code > splat(rungs.last)) & splat(INT32_MIN);
-            Floats old = flip(gather(rungs.values, code & splat(rungs.last)) * splat(scale), sign);
+            Floats old = flip(ladder[code & splat(rungs.last)] * splat(scale), sign);
             Floats g = load(grad + i), m = average(old, mu, g, mu_rest);
             store(average_of + i, m);
             store(ahead + i, average(m * splat(scalars.momentum_correction), mu, g, mu_rest));
         }
         memset(average_of + n, 0, (BLOCK - n) * sizeof(float));
         p.mean_scale[begin / BLOCK] =
-            encode_block<true>(rungs, bits, scalars.state_key, 0, average_of, begin, n, p.mean);
+            encode_block<Ladder, true>(rungs, bits, scalars.state_key, 0, average_of, begin, n, p.mean);
     }
 
     const float before = p.square_scale[begin / BLOCK], largest_now = largest(grad, n);
@@ -98,17 +101,18 @@ void few_bit_directions(const Parameter& p, const Scalars& scalars, const float*
         for (int i = 0; i < n; i += LANES) store(average_of + i, splat(0.0f)), store(r + i, splat(0.0f));
     } else {
         const float ratio = before / unit, decay = ratio * ratio * beta;
+        const Ladder ladder(hyper.square_rungs);
         load_state(p.square, bits, p.count, begin, n, k);
         for (int i = 0; i < n; i += LANES) {
             Floats g = load(grad + i) / splat(unit);
-            Floats v = average(gather(hyper.square_rungs.values, load(k + i)), decay, g * g, beta_rest);
+            Floats v = average(ladder[load(k + i)], decay, g * g, beta_rest);
             store(average_of + i, v);
             if (MOMENTUM) g = load(ahead + i) / splat(unit);
             store(r + i, clamped_ratio(g, v, scalars.correction, bound));
         }
         memset(average_of + n, 0, (BLOCK - n) * sizeof(float));
     }
-    const float top = encode_block<false>(hyper.square_rungs, bits, scalars.state_key, MOMENTUM ? 16 : 0, average_of,
+    const float top = encode_block<Ladder, false>(hyper.square_rungs, bits, scalars.state_key, MOMENTUM ? 16 : 0, average_of,
                                           begin, n, p.square);
     p.square_scale[begin / BLOCK] = unit * __builtin_sqrtf(top);
 }

@@ -19,11 +19,13 @@ struct Planes {
     int32_t bits;
 };
 
-// A table of rungs: values exp(-k * base_precision) for k = 0 .. last, and one more entry, not above the last.
+// A table of rungs: values exp(-k * base_precision) for k = 0 .. last, where the last may be 0. `octaves`: a power of
+// two if each 32 rungs are the 32 before divided by 2^octaves and base_precision is at least 0.012, else 0.
 struct Rungs {
     const float* values;
     int32_t last;
     float base_precision;
+    int64_t octaves;
 };
 
 // The hyperparameters of a group, as optim/madam.py has them.

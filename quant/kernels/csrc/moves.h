@@ -1,6 +1,7 @@
 // Moving weights: the affine step of optim/affine.py and the paper's on codes, of optim/update.py.
 #pragma once
 #include "codes.h"
+#include "ladder.h"
 #include "random.h"
 #include "rounding.h"
 #include "signs.h"
@@ -37,16 +38,19 @@ inline Floats affine_target(Floats weight, Floats magnitude, Floats r, const Sca
 }
 
 // affine_codes: in units of the scale. Lanes behind `n` hold r = 0 and stay.
-template <bool CROSSING, bool STOCHASTIC>
+template <class Ladder, bool CROSSING, bool STOCHASTIC>
 void affine_codes(const Rungs& rungs, const Scalars& scalars, const float* r, int64_t first, int n, Codes& codes,
-                  Counts& counts) {
-    const Rounder rounder(rungs);
+                  Counts& total) {
+    const Ladder ladder(rungs);
+    const Rounder<Ladder> rounder(ladder, rungs);
+    const Scalars s = scalars;  // what a store of bytes cannot change
+    Counts counts = total;
     const Floats lowest = splat(rungs.values[rungs.last]), twice = splat(2 * rungs.values[rungs.last]);
     RandomWords words(scalars.key, first);
     for (int i = 0; i < n; i += LANES) {
         Ints old = codes.rung(i), old_sign = load_signs(codes.signs, i);
-        Floats magnitude = gather(rungs.values, old), step = load(r + i);
-        Floats target = affine_target(flip(magnitude, old_sign), magnitude, step, scalars);
+        Floats magnitude = ladder[old], step = load(r + i);
+        Floats target = affine_target(flip(magnitude, old_sign), magnitude, step, s);
         Floats u = STOCHASTIC ? uniform24(words.draw()) : splat(0.5f);
         Floats size = CROSSING ? absolute(target) : larger(flip(target, old_sign), splat(0.0f));
         size = smaller(size, splat(1.0f));
@@ -59,6 +63,7 @@ void affine_codes(const Rungs& rungs, const Scalars& scalars, const float* r, in
         counts.add(tried, tried & (k == old) & (sign == old_sign), crosses);
         codes.set(i, k, sign);
     }
+    total = counts;
 }
 
 // step_codes: whole rungs up and down.

@@ -80,6 +80,9 @@ inline Ints shift_right(Ints a) {  // zeros come in
     return ints(words(a) >> N);
 }
 
+inline Ints shift_left(Ints a, int n) { return ints(words(a) << static_cast<uint32_t>(n)); }
+inline Ints shift_right(Ints a, int n) { return ints(words(a) >> static_cast<uint32_t>(n)); }
+
 inline Ints bits_of(Floats a) { return {reinterpret_cast<RawInts>(a.v)}; }
 inline Floats floats_of(Ints a) { return {reinterpret_cast<RawFloats>(a.v)}; }
 inline Floats to_floats(Ints a) { return {__builtin_convertvector(a.v, RawFloats)}; }
@@ -87,6 +90,14 @@ inline Ints to_nearest(Floats a) { return {__builtin_convertvector(nearest_even(
 inline Floats gather(const float* table, Ints index) {
     return {RawFloats{table[index.v[0]], table[index.v[1]], table[index.v[2]], table[index.v[3]]}};
 }
+
+// A table of 32.
+struct Table32 {
+    const float* table;
+
+    explicit Table32(const float* t) : table(t) {}
+    Floats operator[](Ints index) const { return gather(table, {index.v & 31}); }  // of its low five bits
+};
 
 inline Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
 inline Mask operator<=(Floats a, Floats b) { return {a.v <= b.v}; }

@@ -60,8 +60,12 @@ inline void block_directions(const Parameter& p, const Scalars& scalars, int64_t
     alignas(64) float grad_room[BLOCK], square_room[BLOCK], mean_room[BLOCK];
     const float* grad = gradient(p, begin, n, grad_room);
     if (p.hyper->state_bits != 32) {
-        return p.mean ? few_bit_directions<true>(p, scalars, grad, begin, n, r)
-                      : few_bit_directions<false>(p, scalars, grad, begin, n, r);
+        if (p.hyper->square_rungs.octaves && (!p.mean || p.hyper->mean_rungs.octaves)) {
+            return p.mean ? few_bit_directions<OctaveLadder<true>, true>(p, scalars, grad, begin, n, r)
+                          : few_bit_directions<OctaveLadder<true>, false>(p, scalars, grad, begin, n, r);
+        }
+        return p.mean ? few_bit_directions<GatheredLadder, true>(p, scalars, grad, begin, n, r)
+                      : few_bit_directions<GatheredLadder, false>(p, scalars, grad, begin, n, r);
     }
     float* square = static_cast<float*>(p.square) + begin;
     float* mean = p.mean ? static_cast<float*>(p.mean) + begin : nullptr;
@@ -100,18 +104,21 @@ inline void move_floats(const Parameter& p, const Scalars& scalars, const float*
 
 using MoveCodes = void (*)(const Rungs&, const Scalars&, const float*, int64_t, int, Codes&, Counts&);
 
-inline MoveCodes move_of(const Hyper& h) {
-    static const MoveCodes moves[2][2][2] = {
-        {{multiplicative_codes<false, false>, multiplicative_codes<false, true>},
-         {multiplicative_codes<true, false>, multiplicative_codes<true, true>}},
-        {{affine_codes<false, false>, affine_codes<false, true>}, {affine_codes<true, false>, affine_codes<true, true>}},
-    };
-    return moves[h.affine != 0][h.sign_crossing != 0][h.stochastic != 0];
+template <bool CROSSING, bool STOCHASTIC>
+MoveCodes move_of(const Hyper& h, const Rungs& rungs) {
+    if (h.affine == 0) return multiplicative_codes<CROSSING, STOCHASTIC>;
+    if (rungs.octaves) return affine_codes<OctaveLadder<false>, CROSSING, STOCHASTIC>;
+    return affine_codes<GatheredLadder, CROSSING, STOCHASTIC>;
+}
+
+inline MoveCodes move_of(const Hyper& h, const Rungs& rungs) {
+    if (h.sign_crossing) return h.stochastic ? move_of<true, true>(h, rungs) : move_of<true, false>(h, rungs);
+    return h.stochastic ? move_of<false, true>(h, rungs) : move_of<false, false>(h, rungs);
 }
 
 void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* total) {
     alignas(64) float r[BLOCK];
-    const MoveCodes move = move_of(*p.hyper);
+    const MoveCodes move = move_of(*p.hyper, p.rungs);
     Codes codes;
     codes.high = p.planes.bits > 8;
     Counts counts;
