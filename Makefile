@@ -6,6 +6,7 @@ VENV_OLDEST ?= .venv-oldest
 CONSTRAINTS ?= requirements/constraints.txt
 SWEEP_ARGS ?=
 QUALITY_ARGS ?=
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 EXTRAS := sweep,quant,dev
@@ -14,7 +15,7 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality docs test test-slow test-oldest lint format clean
+.PHONY: help sweep quality bench docs test test-slow test-oldest lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -28,6 +29,9 @@ quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks
 docs: $(VENV)/.docs  ## the guides and the reference as a site, in build/docs
 	$(in_venv) -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
 	@echo "build/docs/index.html"
+
+bench: $(VENV)/.bench  ## measure speed and memory and write docs/benchmarks.md (minutes; leave the machine alone)
+	$(in_venv) -m benchmarks.speed $(BENCH_ARGS)
 
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
@@ -66,6 +70,11 @@ $(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard 
 # What only the quality suite and its tests need, on top.
 $(VENV)/.quality: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[quality]"
+	@touch $@
+
+# The 8-bit optimizers of others, which the benchmarks compare with.
+$(VENV)/.bench: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[bench]"
 	@touch $@
 
 # What only the documentation needs, on top.

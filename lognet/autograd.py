@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .log_tensor import LogTensor, implements
+from .product import few_columns, few_rows, stored
 from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, in_transform, recomputed
 
 __all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
@@ -36,6 +37,8 @@ def _autocast(*tensors: Any) -> Any:
 
     For a LogTensor that changes only the dtype in which it decodes.
     """
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
     dtype = autocast_dtype(next(t.device for t in tensors if t is not None))
     if dtype is None:
         return tensors
@@ -172,6 +175,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     weight, form = in_form(weight, form)
     if not input.is_complex() and not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
+    if form is None and (product := few_rows(input, weight, bias)) is not None:
+        return product
     if in_transform() or (form is None and weight.dim() != 2):
         return F.linear(dense(input), formed(weight, form), None if bias is None else dense(bias))
     return _Linear.apply(input, weight, bias, form)
@@ -295,6 +300,8 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None, form: For
         return torch.matmul(dense(input), dense(other), out=out)
     other, form = in_form(other, form)
     input, other = _autocast(input, other)
+    if form is None and (product := _few(input, other)) is not None:
+        return product
     if in_transform():
         return torch.matmul(dense(input), formed(other, form))
     if form is None and (
@@ -306,6 +313,21 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None, form: For
         product = product.squeeze(-2) if input.dim() == 1 else product
         return product.squeeze(-1) if other.dim() == 1 else product
     return _MatMul.apply(input, other, form)
+
+
+def _few(input: Tensor, other: Tensor) -> Tensor | None:
+    """`matmul` from the codes, where either side is a weight and the other has few rows or columns."""
+    if isinstance(input, LogTensor):
+        return few_columns(input, other)
+    transposed = stored(other)
+    return None if transposed is None else few_rows(input, transposed)
+
+
+@implements(torch.mv, torch.Tensor.mv)
+def _mv(input: Tensor, vec: Tensor, **kwargs: Any) -> Tensor:
+    if kwargs or (input.dim(), vec.dim()) != (2, 1):
+        return torch.mv(dense(input), dense(vec), **kwargs)
+    return matmul(input, vec)
 
 
 @implements(torch.mm, torch.Tensor.mm)

@@ -20,6 +20,7 @@ from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .launch import Launcher
 from .plan import Planned, Scalars, read_flags
+from .release import Release
 from .shards import gradient, is_sharded, over_parts, part, part_key, whole
 from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient, recode_averages
 from .update import CodeStep, step_codes, step_floats
@@ -269,9 +270,36 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._advance(enumerate((p, group) for group in self.param_groups for p in group["params"]))
+        return loss
+
+    def step_in_backward(self) -> Release:
+        """Make each parameter's step within ``backward()``, as soon as its gradient is there, and free the gradient.
+
+        So gradients never exist all at once, which for few-bit weights would be most of the memory. The steps are those
+        of `step`, bit for bit; hyperparameters, schedulers and state dicts stay those of this one optimizer. `step` may
+        stay in the loop, where schedulers look for it: it finds no gradient left, and moves parameters that were added
+        to the optimizer later.
+
+        What needs all gradients at once, or again, cannot be had: clipping by their common norm, accumulation over
+        several backward passes, `GradScaler`, closures, reentrant checkpoints of a part that shares its parameters.
+
+        Returns:
+            The hooks: ``.remove()`` takes them away, and so does the end of a ``with`` block.
+
+        >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
+        >>> with Madam([w], warmup=0).step_in_backward():
+        ...     (w * w).sum().backward()
+        >>> w.grad is None, bool(w[0] < 1)
+        (True, True)
+        """
+        return Release(self)
+
+    def _advance(self, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> None:
+        """One step of those parameters, given with their index and group, that have a gradient."""
         together: dict[Any, list[Planned]] = {}
         with torch._C.DisableTorchFunctionSubclass():  # which would look at every access to a LogTensor's gradient
-            moves = self._plan(torch.compiler.is_compiling())
+            moves = self._plan(torch.compiler.is_compiling(), places)
         for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
@@ -281,13 +309,12 @@ class Madam(Optimizer):
             self._move_together(joint)
         if any(move.parameter is not move.p for move in moves):
             self._count(moves)
-        return loss
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool) -> list[Planned]:
+    def _plan(self, compiling: bool, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> list[Planned]:
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
@@ -295,7 +322,6 @@ class Madam(Optimizer):
         """
         for group in self.param_groups:
             check_state_bits(group)
-        places = enumerate((p, group) for group in self.param_groups for p in group["params"])
         pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
         if any(grad.is_sparse for _, grad, _, _ in pending):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .library import library, plain, serves
 
-__all__ = ["decode", "plain", "serves", "unpack", "unpack_codes"]
+__all__ = ["decode", "plain", "product", "serves", "unpack", "unpack_codes"]
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
     "lognet_decode": [_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _LONG, _LONG, _LONG, _POINTER, _INT],
+    "lognet_product": [*[_POINTER] * 3, _INT, _POINTER, _FLOAT, _INT, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT],
     "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
     "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
 }
@@ -78,4 +79,36 @@ def unpack_codes(
     out = torch.empty(count, dtype=torch.int32)
     threads = torch.get_num_threads()
     function("lognet_unpack_codes")(low.data_ptr(), pointer(high), bits, total, start, count, out.data_ptr(), threads)
+    return out
+
+
+def product(
+    low: Tensor,
+    high: Tensor | None,
+    sign: Tensor,
+    bits: int,
+    rungs: Tensor,
+    scale: Tensor,
+    octaves: bool,
+    shape: tuple[int, int],
+    x: Tensor,
+    batch: int,
+) -> Tensor:
+    """x times the transpose of the weight that the planes hold, float32 (batch, rows): no weight is written down.
+
+    Equal to ``x @ decoded.T`` but for roundings: those of the sums, in an order that depends on the columns alone, and
+    at most two more a weight. So an entry is off by at most ``(columns + 8) * 2^-24`` of the sum of the products' sizes.
+
+    Args:
+        low, high, sign, bits, rungs, scale: as for `decode`.
+        octaves: whether the ladder has 2^(bits - 3) rungs to the octave, for which there is a short cut.
+        shape: (rows, columns) of the weight.
+        x: float32, contiguous, of `batch` times `columns` numbers in any shape.
+    """
+    rows, columns = shape
+    out = torch.empty(batch, rows, dtype=torch.float32)
+    function("lognet_product")(
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves, rows, columns,
+        x.data_ptr(), batch, out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
     return out

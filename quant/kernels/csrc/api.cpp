@@ -97,3 +97,11 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
         chosen_kernels()->unpack_codes(planes, count, begin, end, out + (begin - start));
     });
 }
+
+// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns); see product.h.
+LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
+                               const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
+                               const float* x, int64_t batch, float* y, int threads) {
+    Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
+    chosen_kernels()->product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
+}

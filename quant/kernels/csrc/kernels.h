@@ -1,10 +1,11 @@
 // All kernels for the instruction set whose simd_*.h was included before.
 #pragma once
+#include "product.h"
 #include "read.h"
 #include "step.h"
 
 namespace {
 
-const Kernels all_kernels = {decode, unpack, unpack_codes, all_below, step};
+const Kernels all_kernels = {decode, unpack, unpack_codes, product, all_below, step};
 
 }  // namespace

@@ -1,0 +1,51 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from . import bytes_held, optimizer, reading, resident, starting, training
+from .measure import SIZES, Row, Size
+from .report import line_of, render
+
+THREADS = 2
+THEMES: dict[str, Callable[[Size], Iterator[Row]]] = {
+    "optimizer": optimizer.rows,
+    "reading": reading.rows,
+    "training": training.rows,
+    "bytes": bytes_held.rows,
+    "memory": resident.rows,
+    "import": starting.rows,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure lognet's speed and memory.")
+    p.add_argument("--size", choices=SIZES, default="full", help="smaller than full is for trials, not for results")
+    p.add_argument("--quick", action="store_const", dest="size", const="quick", help="the same as --size quick")
+    p.add_argument("--themes", nargs="+", choices=THEMES, default=list(THEMES), help=f"of {', '.join(THEMES)}")
+    p.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"), help="default: docs/benchmarks.md")
+    return p
+
+
+def measure(themes: Sequence[str], size: Size) -> Iterator[Row]:
+    torch.set_num_threads(THREADS)
+    for theme in themes:
+        torch.manual_seed(0)
+        for row in THEMES[theme](size):
+            print(line_of(row), file=sys.stderr, flush=True)
+            yield row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    size = SIZES[args.size]
+    found = list(measure(args.themes, size))
+    args.out.write_text(render(found, size, THREADS))
+    print(f"report: {args.out}")
+    return 0

@@ -1,0 +1,59 @@
+"""docs/benchmarks.md: on what it was measured, and a table for each theme."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+
+import torch
+
+from .measure import Row, Size
+
+INTRODUCTION = (
+    "Ratios, because times on a busy machine mean little: in every round of a comparison each contender runs once, in an"
+    " order that changes; a ratio is the median over rounds of a contender's time over the reference's in the same round,"
+    " *middle half* is the middle half of these ratios, and *fastest* the ratio of the fastest times. `make bench` measures"
+    " all of it again."
+)
+HEAD = ["measured", "against", "value", "middle half", "fastest", "must be", "reached", "times"]
+
+
+def number(value: float, unit: str) -> str:
+    return f"{value:.2f}" + ("" if unit == "x" else f" {unit}")
+
+
+def cells(row: Row) -> list[str]:
+    value = "-" if row.value is None else number(row.value, row.unit)
+    spread = "-" if row.spread is None else " .. ".join(f"{v:.2f}" for v in row.spread)
+    fastest = "-" if row.fastest is None else f"{row.fastest:.2f}"
+    bound = "-" if row.bound is None else f"{'>=' if row.at_least else '<='} {number(row.bound, row.unit)}"
+    reached = {True: "yes", False: "**no**", None: "-"}[row.reached]
+    return [row.name, row.against, value, spread, fastest, bound, reached, row.note or "-"]
+
+
+def line_of(row: Row) -> str:
+    return f"| {' | '.join(cells(row))} |"
+
+
+def machine(threads: int) -> str:
+    """The machine in the words that matter for speed."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    version = torch.__version__.split("+")[0]
+    return (
+        f"{cores} cores ({platform.machine()}, {capability}), {threads} threads, PyTorch {version},"
+        f" Python {platform.python_version()}"
+    )
+
+
+def render(rows: list[Row], size: Size, threads: int) -> str:
+    """The whole file."""
+    lines = ["# Speed and memory", "", INTRODUCTION, ""]
+    lines += [f"{datetime.date.today()}: {machine(threads)}. Sizes: {size.name}.", ""]
+    if missed := [row for row in rows if row.reached is False]:
+        lines += [f"{len(missed)} of {sum(row.reached is not None for row in rows)} bounds are not reached.", ""]
+    for theme in dict.fromkeys(row.theme for row in rows):
+        lines += [f"## {theme}", "", f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
+        lines += [*(line_of(row) for row in rows if row.theme == theme), ""]
+    return "\n".join(lines)

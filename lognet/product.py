@@ -1,0 +1,99 @@
+"""Products with few rows, straight from the codes: what generation spends its time on.
+
+A layer whose input is one vector uses each weight once; decoding it into memory first costs many times that. So where
+nothing is to be differentiated, the native kernels multiply by the codes as they read them. The plain form of it, for
+every other case and the one that says what is right, is to decode and multiply.
+
+The kernel sums in float32, in an order of its own that depends on the number of columns alone: not on the number of
+threads, not on how many rows there are. It differs from the plain form by roundings only, at most ``(columns + 8) * 2^-24``
+of the sum of the sizes of the products. With bfloat16 inputs it multiplies by the weights as they are and rounds once, at
+the end, where the plain form rounds the weights to bfloat16 first.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .log_tensor import LogTensor, decode
+from .quant.kernels import native
+from .quant.log_format import LogFormat, default_base_precision
+
+FEW_ROWS = 16
+"""The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """``x @ weight.T + bias`` from the codes; None where that is not to be had, and the caller decodes and multiplies.
+
+    Args:
+        x: (*, in_features), plain, float32 or bfloat16, on the CPU, of at most `FEW_ROWS` rows.
+        weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
+        bias: (out_features,), a LogTensor or plain.
+    """
+    if not (isinstance(weight, LogTensor) and type(x) is Tensor and weight.is_whole):
+        return None
+    with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
+        return _few_rows(x, weight, bias)
+
+
+def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:
+    if weight.dim() != 2 or x.dim() == 0:
+        return None
+    storage, (features, columns), dtype = weight._storage, weight.shape, x.dtype
+    if not (
+        x.numel() <= FEW_ROWS * columns
+        and x.shape[-1] == columns
+        and dtype == weight.dtype
+        and dtype in _DTYPES
+        and x.device.type == "cpu"
+        and storage.keep is None
+        and not _differentiated(x, weight, bias)
+        and native.serves(storage.low)  # the planes are all of a kind
+    ):
+        return None
+    shape = x.shape[:-1]
+    rows = x if dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
+    planes, (rungs, octaves) = (storage.low, storage.high, storage.sign), _ladder(storage.format)
+    y = native.product(
+        *planes, storage.format.bits, rungs, storage.scale, octaves, (features, columns), rows, shape.numel()
+    )
+    if bias is not None:
+        y += decode(bias) if isinstance(bias, LogTensor) else bias
+    return (y if dtype == torch.float32 else y.to(dtype)).view(*shape, features)
+
+
+@lru_cache(maxsize=64)
+def _ladder(format: LogFormat) -> tuple[Tensor, bool]:
+    """The rungs in units of the scale, and whether they are 2^(bits - 3) to the octave."""
+    octaves = format.base_precision == default_base_precision(format.bits)
+    return format.unit_rungs(torch.float32, torch.empty(0)), octaves
+
+
+def few_columns(weight: Tensor, x: Tensor) -> Tensor | None:
+    """``weight @ x`` likewise, for a vector x or a matrix of few columns."""
+    if x.dim() not in (1, 2):
+        return None
+    y = few_rows(x.mT if x.dim() == 2 else x, weight)
+    return y.mT if y is not None and x.dim() == 2 else y
+
+
+def stored(matrix: Tensor) -> Tensor | None:
+    """The whole LogTensor whose transpose `matrix` is; None if it is not one's."""
+    if not isinstance(matrix, LogTensor) or matrix.dim() != 2 or matrix.is_whole:
+        return None
+    other = matrix.detach().t()
+    if not (isinstance(other, LogTensor) and other.is_whole):
+        return None
+    return other.requires_grad_(matrix.requires_grad)
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    """Whether anybody may ask for a derivative: in reverse, forwards, or by a transformation of torch.func."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return True
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None

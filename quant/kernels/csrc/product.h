@@ -1,0 +1,75 @@
+// y = x W^T for the few rows of x that generation has, straight from the codes.
+//
+// A weight is used once for each row of x: for so few, writing it down as a float in memory costs more than the product.
+// The order of the sums depends on the number of columns and the instruction set alone: not on the threads, not on how
+// many rows x has.
+#pragma once
+#include <stdlib.h>
+
+#include "parallel.h"
+#include "read.h"
+
+namespace {
+
+constexpr int TOGETHER = 4;  // rows of x that share the decoding of a weight
+
+}  // namespace
+
+#if defined(__AVX2__)
+#include "product_avx2.h"
+#endif
+
+namespace {
+
+// Any width, any ladder, rows that start anywhere in a byte: a block of a row is decoded, then used.
+void product_by_blocks(const Planes& planes, const float* rungs, float scale, int64_t rows, int64_t columns,
+                       const float* x, int batch, int64_t begin, int64_t end, float* y) {
+    alignas(64) float block[BLOCK];
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t first = row * columns, last = first + columns;
+        Floats sums[TOGETHER];
+        float rest[TOGETHER] = {};
+        for (Floats& sum : sums) sum = splat(0.0f);
+        for (int64_t at = first / 8 * 8; at < last; at += BLOCK) {
+            const int64_t from = at < first ? first : at, to = at + BLOCK < last ? at + BLOCK : last;
+            decode(planes, rungs, scale, rows * columns, at, to, block);
+            const float* weights = block + (from - at);
+            const int n = static_cast<int>(to - from);
+            for (int m = 0; m < batch; ++m) {
+                const float* with = x + m * columns + (from - first);
+                int i = 0;
+                for (; i + LANES <= n; i += LANES) sums[m] = fused(load(weights + i), load(with + i), sums[m]);
+                for (; i < n; ++i) rest[m] += weights[i] * with[i];
+            }
+        }
+        for (int m = 0; m < batch; ++m) {
+            float lanes[LANES];
+            store(lanes, sums[m]);
+            for (float lane : lanes) rest[m] += lane;
+            y[m * rows + row] = rest[m];
+        }
+    }
+}
+
+// x is (batch, columns), y (batch, rows). `octaves`: the ladder has 2^(bits - 3) rungs to the octave.
+void product(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
+             const float* x, int64_t batch, float* y, int threads) {
+    constexpr int64_t WEIGHTS = 1 << 17;  // in a piece
+    const int64_t most = WEIGHTS / (columns + 1) + 1, pieces = (rows + most - 1) / most;
+    for (int64_t m = 0; m < batch; m += TOGETHER, x += TOGETHER * columns, y += TOGETHER * rows) {
+        const int now = static_cast<int>(batch - m < TOGETHER ? batch - m : TOGETHER);
+#if defined(__AVX2__)
+        const InRegisters fast(planes, scale, rows, columns, x, octaves ? now : 0);
+#endif
+        auto piece = [&](int64_t i) {
+            const int64_t begin = i * most, end = begin + most < rows ? begin + most : rows;
+#if defined(__AVX2__)
+            if (fast.ready()) return fast(begin, end, y);
+#endif
+            product_by_blocks(planes, rungs, scale, rows, columns, x, now, begin, end, y);
+        };
+        parallel_for(pieces, threads, piece);
+    }
+}
+
+}  // namespace

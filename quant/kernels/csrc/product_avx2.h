@@ -1,0 +1,265 @@
+// The products of product.h in registers: 8, 10 and 12 bits on ladders with 2^(bits - 3) rungs to the octave, and rows
+// that start with a byte in every plane.
+//
+// A rung is 2^-(octave + fraction). The octaves are subtracted in the exponent field; the fraction is a byte shuffle of a
+// table of sixteen, and a second one where it has more than five bits. Tables hold the four bytes of the floats apart,
+// so that one shuffle serves 32 weights; interleaving the bytes makes floats of them. All powers are shifted into
+// [1, 2), where the exponent does not depend on the fraction; `factor` takes that back. So a weight is off by at most two
+// roundings more than a decoded one.
+#pragma once
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "lognet.h"
+
+namespace {
+
+constexpr int GROUP = 32;  // weights that are decoded together
+
+typedef __m256i Bytes;
+
+inline Bytes all(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
+
+// Shifts of 16-bit words, by multiplication: the units that shift are those that shuffle, and busy.
+template <int N>
+inline Bytes left(Bytes a) {
+    return _mm256_mullo_epi16(a, _mm256_set1_epi16(1 << N));
+}
+template <int N>
+inline Bytes right(Bytes a) {
+    return _mm256_mulhi_epu16(a, _mm256_set1_epi16(1 << (16 - N)));
+}
+
+// Byte `part` of 2^((top - i) * step), i = 0 .. 15, twice.
+Bytes table_of(double top, double step, int part) {
+    uint8_t bytes[32];
+    for (int i = 0; i < 16; ++i) {
+        const float value = static_cast<float>(exp2((top - i) * step));
+        uint32_t word;
+        memcpy(&word, &value, 4);
+        bytes[i] = bytes[16 + i] = static_cast<uint8_t>(word >> 8 * part);
+    }
+    return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(bytes));
+}
+
+struct Table {
+    Bytes part[3];  // the fourth is the same for all sixteen
+    Table(double top, double step) : part{table_of(top, step, 0), table_of(top, step, 1), table_of(top, step, 2)} {}
+};
+
+// `positive` or `negative`, as a weight is.
+inline Bytes by_sign(const uint8_t* sign, Bytes positive, Bytes negative) {
+    int32_t word;
+    memcpy(&word, sign, 4);
+    const Bytes copies = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
+                                          2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const Bytes bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+    const Bytes bits = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), copies), bit);
+    return _mm256_blendv_epi8(positive, negative, _mm256_cmpeq_epi8(bits, bit));
+}
+
+// Four floats' bytes to floats. Register j gets columns 4j .. 4j + 3 and 16 + 4j .. 16 + 4j + 3.
+inline void interleave(Bytes b0, Bytes b1, Bytes b2, Bytes b3, __m256* out) {
+    const Bytes low = _mm256_unpacklo_epi8(b0, b1), low_ = _mm256_unpackhi_epi8(b0, b1);
+    const Bytes high = _mm256_unpacklo_epi8(b2, b3), high_ = _mm256_unpackhi_epi8(b2, b3);
+    out[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low, high));
+    out[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high));
+    out[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low_, high_));
+    out[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low_, high_));
+}
+
+inline Bytes pick(Bytes below, Bytes above, Bytes index, Bytes bit7) {
+    return _mm256_blendv_epi8(_mm256_shuffle_epi8(below, index), _mm256_shuffle_epi8(above, index), bit7);
+}
+
+// 8 bits: three of octave, five of fraction.
+struct Decode8 {
+    static constexpr int HIGH = 0;  // bits in the high plane
+    Table below, above;
+    double factor;
+    Decode8() : below(31, 1 / 32.), above(15, 1 / 32.), factor(exp2(-31 / 32.)) {}
+    inline void operator()(const uint8_t* low, const uint8_t*, const uint8_t* sign, __m256* out) const {
+        const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
+        const Bytes index = _mm256_and_si256(k, all(15)), bit4 = left<3>(k);
+        const Bytes b0 = pick(below.part[0], above.part[0], index, bit4);
+        const Bytes b1 = pick(below.part[1], above.part[1], index, bit4);
+        Bytes b2 = pick(below.part[2], above.part[2], index, bit4);
+        b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<2>(k), all(0x80)));
+        const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
+        const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<6>(k), all(3)));
+        interleave(b0, b1, b2, b3, out);
+    }
+};
+
+// 10 bits: two of octave in the high plane; in the low one an octave's last bit and seven of fraction.
+struct Decode10 {
+    static constexpr int HIGH = 2;  // bits in the high plane
+    Table coarse, fine;
+    double factor;
+    Decode10() : coarse(23, 1 / 8.), fine(15, 1 / 128.), factor(exp2(-23 / 8. - 15 / 128.)) {}
+    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, __m256* out) const {
+        const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
+        const Bytes n0 = _mm256_and_si256(k, all(15)), n1 = _mm256_and_si256(right<4>(k), all(15));
+        int64_t word;
+        memcpy(&word, high, 8);
+        const Bytes copies = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
+                                              4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+        Bytes h = _mm256_shuffle_epi8(_mm256_set1_epi64x(word), copies);
+        h = _mm256_blend_epi16(h, right<4>(h), 0xaa);
+        h = _mm256_and_si256(h, _mm256_set1_epi16(0x0c03));  // 0 .. 3, or four times that
+        const Bytes quarter = _mm256_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0,  //
+                                               0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0);
+        const Bytes b3 = _mm256_sub_epi8(by_sign(sign, all(0x40), all(0xc0)), _mm256_shuffle_epi8(quarter, h));
+        __m256 factors[4];
+        interleave(_mm256_shuffle_epi8(coarse.part[0], n1), _mm256_shuffle_epi8(coarse.part[1], n1),
+                   _mm256_shuffle_epi8(coarse.part[2], n1), b3, out);
+        interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
+                   _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
+        for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
+    }
+};
+
+// 12 bits: three of octave and one of fraction in the high plane, eight more of fraction in the low one.
+struct Decode12 {
+    static constexpr int HIGH = 4;  // bits in the high plane
+    Table below, above, fine;
+    double factor;
+    Decode12()
+        : below(31, 1 / 32.), above(15, 1 / 32.), fine(15, 1 / 512.), factor(exp2(-31 / 32. - 15 / 512.)) {}
+    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, __m256* out) const {
+        const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
+        const Bytes n0 = _mm256_and_si256(k, all(15)), n1 = _mm256_and_si256(right<4>(k), all(15));
+        Bytes h = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high)));
+        h = _mm256_and_si256(_mm256_or_si256(h, left<4>(h)), all(15));
+        const Bytes bit0 = left<7>(h);
+        const Bytes b0 = pick(below.part[0], above.part[0], n1, bit0);
+        const Bytes b1 = pick(below.part[1], above.part[1], n1, bit0);
+        Bytes b2 = pick(below.part[2], above.part[2], n1, bit0);
+        b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<6>(h), all(0x80)));
+        const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
+        const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<2>(h), all(3)));
+        __m256 factors[4];
+        interleave(b0, b1, b2, b3, out);
+        interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
+                   _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
+        for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
+    }
+};
+
+// x in the order of `interleave`, zeros behind: `batch` rows of whole groups.
+void arrange(const float* x, int64_t columns, int batch, int64_t stride, float* out) {
+    for (int m = 0; m < batch; ++m, x += columns, out += stride) {
+        for (int64_t c = 0; c < stride; c += GROUP) {
+            float padded[GROUP];
+            const float* from = x + c;
+            if (columns - c < GROUP) {
+                memset(padded, 0, sizeof padded);
+                from = static_cast<float*>(memcpy(padded, from, (columns - c) * sizeof(float)));
+            }
+            for (int j = 0; j < 4; ++j) {
+                memcpy(out + c + 8 * j, from + 4 * j, 4 * sizeof(float));
+                memcpy(out + c + 8 * j + 4, from + 16 + 4 * j, 4 * sizeof(float));
+            }
+        }
+    }
+}
+
+// Fetches what comes most of a page later: the processor's own prefetching stops at the ends of pages.
+inline void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at + 3072), _MM_HINT_T0); }
+
+template <int M>
+inline void add(const __m256* weights, const float* x, int64_t stride, __m256 (*sums)[2]) {
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j)
+            sums[m][j % 2] = _mm256_fmadd_ps(weights[j], _mm256_loadu_ps(x + m * stride + 8 * j), sums[m][j % 2]);
+    }
+}
+
+inline float total(__m256 a) {
+    __m128 v = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+}
+
+// M rows of an arranged x.
+template <class Decode, int M>
+void multiply(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int64_t stride,
+              int64_t begin, int64_t end, float* y) {
+    const Decode decode;
+    const float unit = static_cast<float>(scale * decode.factor);
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t first = row * columns / 8;
+        const uint8_t *low = planes.low + 8 * first, *high = planes.high + Decode::HIGH * first;
+        const uint8_t* sign = planes.sign + first;
+        __m256 weights[4], sums[M][2];
+        for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_ps();
+        int64_t c = 0;
+        for (; c + GROUP <= columns; c += GROUP) {
+            prefetch(low + c);
+            if (Decode::HIGH) prefetch(high + c / 8 * Decode::HIGH);
+            prefetch(sign + c / 8);
+            decode(low + c, high + c / 8 * Decode::HIGH, sign + c / 8, weights);
+            add<M>(weights, x + c, stride, sums);
+        }
+        if (c < columns) {  // never read past a plane
+            const int64_t left = columns - c;
+            uint8_t low_end[GROUP] = {}, high_end[GROUP] = {}, sign_end[GROUP] = {};
+            memcpy(low_end, low + c, left);
+            if (Decode::HIGH) memcpy(high_end, high + c / 8 * Decode::HIGH, left / 8 * Decode::HIGH);
+            memcpy(sign_end, sign + c / 8, left / 8);
+            decode(low_end, high_end, sign_end, weights);
+            add<M>(weights, x + c, stride, sums);
+        }
+        for (int m = 0; m < M; ++m) y[m * rows + row] = unit * total(_mm256_add_ps(sums[m][0], sums[m][1]));
+    }
+}
+
+typedef void (*Multiply)(const Planes&, float, int64_t, int64_t, const float*, int64_t, int64_t, int64_t, float*);
+
+template <class Decode>
+Multiply multiply_for(int batch) {
+    static_assert(TOGETHER == 4, "a case for each number of rows");
+    return batch == 1   ? multiply<Decode, 1>
+           : batch == 2 ? multiply<Decode, 2>
+           : batch == 3 ? multiply<Decode, 3>
+                        : multiply<Decode, 4>;
+}
+
+// The product of up to TOGETHER rows of x, if this is one of the widths for it and rows start with a byte; with none, it
+// is not ready.
+class InRegisters {
+   public:
+    InRegisters(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int batch)
+        : planes_(planes), scale_(scale), rows_(rows), columns_(columns) {
+        const int bits = planes.bits;
+        if (!batch || columns % 8 || (bits != 8 && bits != 10 && bits != 12)) return;
+        stride_ = (columns + GROUP - 1) / GROUP * GROUP;
+        x_ = static_cast<float*>(malloc(batch * stride_ * sizeof(float)));
+        if (x_) arrange(x, columns, batch, stride_, x_);
+        run_ = bits == 8    ? multiply_for<Decode8>(batch)
+               : bits == 10 ? multiply_for<Decode10>(batch)
+                            : multiply_for<Decode12>(batch);
+    }
+    ~InRegisters() { free(x_); }
+    InRegisters(const InRegisters&) = delete;
+    InRegisters& operator=(const InRegisters&) = delete;
+
+    bool ready() const { return x_; }
+
+    // Rows [begin, end) of the weight.
+    void operator()(int64_t begin, int64_t end, float* y) const {
+        run_(planes_, scale_, rows_, columns_, x_, stride_, begin, end, y);
+    }
+
+   private:
+    const Planes& planes_;
+    float scale_;
+    int64_t rows_, columns_, stride_ = 0;
+    float* x_ = nullptr;  // arranged
+    Multiply run_ = nullptr;
+};
+
+}  // namespace
