@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import lognet
 
@@ -112,12 +114,14 @@ def test_metadata(built):
     metadata = email.message_from_bytes(files[name])
     assert metadata["Version"] == lognet.__version__
     assert f"\nversion: {lognet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    keywords = "".join(f"  - {keyword}\n" for keyword in metadata["Keywords"].split(","))
+    assert f"\nkeywords:\n{keywords}references:\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{lognet.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.split(">=")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert required == {"torch", "numpy", "safetensors", "tqdm"}
-    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "clients", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "clients", "docs", "paper", "dev"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
 
 
@@ -141,6 +145,32 @@ def test_wheel_works_where_there_is_no_checkout(built, tmp_path):
     files = done.stdout.splitlines()
     assert len(files) >= 4
     assert all(file.startswith(str(site / "lognet")) for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_types_of_the_wheel_satisfy_a_strict_client(built, tmp_path):
+    """As a user has it: an environment with the wheel in it, a file elsewhere, mypy's own idea of what `py.typed` means."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    [site] = (tmp_path / "venv/lib").glob("python*/site-packages")
+    with zipfile.ZipFile(built[0]) as archive:
+        archive.extractall(site)
+    (site / "ours.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")  # torch and the rest, behind the wheel
+    client = shutil.copy(ROOT / "tests/typed_client.py", tmp_path)
+
+    def mypy(file: Path) -> str:
+        options = ["--strict", "--python-executable", tmp_path / "venv/bin/python", "--cache-dir", tmp_path / "cache"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", *options, file], cwd=tmp_path, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    said = mypy(client)
+    assert said.startswith("Success"), said
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import lognet\nlognet.wrap(3)\nlognet.nothing\nn: str = lognet.held_bytes()\n")
+    said = mypy(wrong)
+    assert [f":{line}: error: " in said for line in (2, 3, 4)] == [True] * 3, said
 
 
 def test_import_optim_from_the_checkout_fails():
