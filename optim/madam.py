@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, ClassVar, overload
 
 import torch
@@ -298,7 +299,8 @@ class Madam(Optimizer):
     def _advance(self, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> None:
         """One step of those parameters, given with their index and group, that have a gradient."""
         together: dict[Any, list[Planned]] = {}
-        with torch._C.DisableTorchFunctionSubclass():  # which would look at every access to a LogTensor's gradient
+        sharded = any(map(is_sharded, self._parameters()))
+        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # LogTensors ask at every attribute
             moves = self._plan(torch.compiler.is_compiling(), places)
         for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):

@@ -121,7 +121,16 @@ def test_metadata(built):
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.split(">=")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert required == {"torch", "numpy", "safetensors", "tqdm"}
-    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "clients", "bench", "docs", "paper", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        "sweep",
+        "quant",
+        "quality",
+        "clients",
+        "bench",
+        "docs",
+        "paper",
+        "dev",
+    }
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
 
 
