@@ -73,7 +73,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
 	@touch $@
 
-# What only the tests need, on top.
+# What only the tests need, on top. torchvision lies apart: PyPI's build cannot be imported beside a CPU build of torch, and would
+# take along whatever imports it where it is there (transformers, Lightning). tests/clients/vision.py finds it.
 $(VENV)/.clients: $(VENV)/.quality
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients,paper]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/vision torchvision
 	@touch $@

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -14,9 +15,10 @@ from ..log_tensor import LogTensor
 from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
 from .affine import affine_codes, affine_coefficients, affine_floats
-from .checks import check_hyperparameters
+from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .plan import Planned, Scalars, read_flags
-from .state import AVERAGES, add_average, averages
+from .shards import gradient, is_sharded, over_parts, part, part_key, whole
+from .state import AVERAGES, add_average, averages, recode_averages
 from .update import CodeStep, direction, nesterov, running_average, step_codes, step_floats
 
 
@@ -62,7 +64,8 @@ class Madam(Optimizer):
         bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
             prints none.
         state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 and 4 in a log code, with a float32
-            scale for each 128 (`lognet.quant.block_format`).
+            scale for each 128 (`lognet.quant.block_format`). A change of ``group["state_bits"]`` recodes them at the
+            next step.
         maximize: ascend instead of descend.
         foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
             many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
@@ -98,6 +101,7 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # copies and unpickled ones too
 
     def __init__(
         self,
@@ -137,6 +141,7 @@ class Madam(Optimizer):
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
+        self._alive.add(self)
 
     @classmethod
     def paper(
@@ -177,6 +182,8 @@ class Madam(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         check_hyperparameters({**self.defaults, **param_group})
         params = param_group["params"]
         if isinstance(params, (set, frozenset)):
@@ -187,7 +194,13 @@ class Madam(Optimizer):
         for p in (p[1] if isinstance(p, tuple) else p for p in params):
             if isinstance(p, Tensor) and not p.is_floating_point():
                 raise TypeError(f"Madam moves real floating-point parameters only, got one of {p.dtype}")
-            if isinstance(p, LogTensor) and not p.is_whole:
+            if isinstance(p, Tensor) and is_sharded(p):
+                if {**self.defaults, **param_group}["state_bits"] != 32:
+                    raise ValueError(
+                        f"state_bits must be 32 for sharded parameters, got one of shape {tuple(p.shape)}: blocks of codes"
+                        " have no rows to be sharded by. Leave out state_bits, or use DistributedDataParallel"
+                    )
+            elif isinstance(p, LogTensor) and not p.is_whole:
                 raise ValueError(
                     f"Madam moves whole LogTensors only, got a view of shape {tuple(p.shape)} into one; pass the"
                     " LogTensor itself, or a copy of that part (view.clone())"
@@ -196,6 +209,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._alive.add(self)
         self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
             for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
@@ -205,8 +219,17 @@ class Madam(Optimizer):
                 values["step"] = torch.tensor(float(values["step"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it."""
+        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it.
+
+        Raises:
+            ValueError: it is that of another optimizer, of parameters of other shapes, or has a hyperparameter out of
+                bounds. Nothing has changed then.
+        """
         loaded: dict[str, Any] = {}
+
+        def check(_: Any, final: dict[str, Any]) -> None:
+            check_state_dict(final, self.param_groups, self.defaults)
+            loaded.update(final)
 
         def restore(_: Any) -> None:
             indices = [i for group in loaded["param_groups"] for i in group["params"]]
@@ -216,7 +239,7 @@ class Madam(Optimizer):
                         self.state[p][name] = value.to(p.device, copy=True)
 
         hooks = [  # between those of users: these give the final state dict, and get the state as it stays
-            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
+            self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
         try:
@@ -243,14 +266,17 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        moves = self._plan(torch.compiler.is_compiling())
         together: dict[Any, list[Planned]] = {}
-        for move in self._plan(torch.compiler.is_compiling()):
+        for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
             else:
-                self._move(*move)
-        for moves in together.values():
-            self._move_together(moves)
+                self._move(*move[:5])
+        for joint in together.values():
+            self._move_together(joint)
+        if any(move.parameter is not move.p for move in moves):
+            self._count(moves)
         return loss
 
     def _parameters(self) -> Iterable[Tensor]:
@@ -263,16 +289,20 @@ class Madam(Optimizer):
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor.
         """
+        for group in self.param_groups:
+            check_state_bits(group)
         if any(p.grad is not None and p.grad.is_sparse for p in self._parameters()):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
         places = enumerate((p, group) for group in self.param_groups for p in group["params"])
-        pending = [(p, p.grad.detach(), index, group) for index, (p, group) in places if p.grad is not None]
-        finite = [
-            (grad.abs() < torch.finfo(_compute(p)).max ** 0.5).all() for p, grad, _, _ in pending
-        ]  # no NaN either
+        pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
+        beyond = [
+            (~(part(grad).abs() < torch.finfo(_compute(p)).max ** 0.5)).any().to(torch.uint8)
+            for p, grad, _, _ in pending
+        ]  # NaN too
+        beyond = over_parts(beyond, [p for p, *_ in pending], "max")
         sound = []
-        for (p, grad, index, group), is_finite in zip(pending, read_flags(finite), strict=True):
-            if is_finite:
+        for (p, grad, index, group), is_beyond in zip(pending, read_flags(beyond), strict=True):
+            if not is_beyond:
                 sound.append((p, grad, index, group))
                 self._warn_of_lost_moves(p, group)
             else:
@@ -286,11 +316,24 @@ class Madam(Optimizer):
             state = self._state_of(p, grad, group)
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
-            moves.append(Planned(p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+            if is_sharded(p):
+                state = {name: part(value) for name, value in state.items()}
+                if "counts" in state:
+                    state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
+            scalars = scalars.as_tensors(p.device) if compiling else scalars
+            moves.append(Planned(part(p), part(grad), state, scalars, group, p))
         return moves
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def _count(self, moves: list[Planned]) -> None:
+        """Add to the counts of sharded parameters what their parts counted."""
+        counted = [m for m in moves if is_sharded(m.parameter) and "counts" in m.state]
+        totals = over_parts([m.state["counts"] for m in counted], [m.parameter for m in counted], "sum")
+        for move, total in zip(counted, totals, strict=True):
+            self.state[move.parameter]["counts"] += total
+
     def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
-        lr = float(group["lr"])
+        lr, p = float(group["lr"]), part(p)
         if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
@@ -302,7 +345,8 @@ class Madam(Optimizer):
     def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
         lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
-        unit, rung = (float(p.scale), p.base_precision) if isinstance(p, LogTensor) else (1.0, 1.0)
+        own, key = part(p), mix64(group["seed"], step, index)
+        unit, rung = (float(own.scale), own.base_precision) if isinstance(own, LogTensor) else (1.0, 1.0)
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
         return Scalars(
             lr=lr / rung,
@@ -311,7 +355,7 @@ class Madam(Optimizer):
             correction=1 - group["beta"] ** step if correct else 1.0,
             momentum_correction=1 - group["momentum"] ** step if correct else 1.0,
             sigma_star=group["p_scale"] * sigma,
-            key=mix64(group["seed"], step, index),
+            key=part_key(key, p) if isinstance(own, LogTensor) else key,
             state_key=mix64(group["seed"], step, index, 1),
         )
 
@@ -349,7 +393,7 @@ class Madam(Optimizer):
 
     def _move_together(self, moves: list[Planned]) -> None:
         """The steps of float parameters of one group, dtype and device, laid end to end."""
-        params, grads, states, scalars, groups = zip(*moves, strict=True)
+        params, grads, states, scalars, groups, _ = zip(*moves, strict=True)
         sizes = [p.numel() for p in params]
         joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
         names = [name for name in AVERAGES if all(name in state for state in states)]
@@ -370,10 +414,11 @@ class Madam(Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)
             add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
-        if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
+        recode_averages(state, grad, _compute(p), group["state_bits"])  # where the group's have been changed
+        if isinstance(part(p), LogTensor) and "counts" not in state:  # the state may be that of the float model
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
-            state["sigma"] = torch.tensor(_typical_magnitude(p, group["p_scale"]), dtype=torch.float64)
+            state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
             add_average(state, "exp_avg", grad, _compute(p), group["state_bits"])
         return state
@@ -382,6 +427,12 @@ class Madam(Optimizer):
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
+    """Whether an optimizer that is alive holds one of these parameters."""
+    wanted = {id(p) for p in params}
+    return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:

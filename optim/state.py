@@ -25,12 +25,35 @@ def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dty
         like: a tensor of the parameter's shape, on its device.
         dtype: of 32-bit state (float64 for float64 parameters).
         bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
-            ``state[name + "_scale"]``, a float32 for every block of them.
+            ``state[name + "_scale"]``, a float32 for every block of them; and ``state["state_bits"]``.
     """
     if bits == 32:
         state[name] = torch.zeros_like(like, dtype=dtype)
     else:
         state[name], state[name + "_scale"] = BlockFormat(bits, _SIGNED[name]).zeros(like.numel(), like.device)
+        state["state_bits"] = bits
+
+
+def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bits: int) -> None:
+    """Bring the averages of a parameter into `bits` bits if they have others: exactly into 32, else to nearest rungs.
+
+    The arguments are those of `add_average`.
+    """
+    held = state.get("state_bits", bits if "exp_avg_sq_scale" in state else 32)
+    if held == bits:
+        return
+    for name in [name for name in AVERAGES if name in state]:
+        values = state.pop(name)
+        if held != 32:
+            scale = state.pop(name + "_scale")
+            values = BlockFormat(held, _SIGNED[name]).decode(values, scale, like.numel()).view(like.shape).to(dtype)
+        if bits == 32:
+            state[name] = values
+        else:
+            state[name], state[name + "_scale"] = BlockFormat(bits, _SIGNED[name]).encode(values, 0.5)
+    state["state_bits"] = bits
+    if bits == 32:
+        del state["state_bits"]
 
 
 @contextmanager

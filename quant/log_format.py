@@ -94,7 +94,8 @@ class LogFormat:
 
     Raises:
         TypeError: `bits` is not an int or `base_precision` not a number.
-        ValueError: `bits` outside 2 to 16, `base_precision` not positive and finite, or a range beyond float32.
+        ValueError: `bits` outside 2 to 16, `base_precision` not positive and finite, rungs closer than float32 can tell,
+            or a range beyond float32.
 
     Source: Bernstein et al. 2020, section 4.1. Their 12-bit ladder has the dynamic range 60:
 
@@ -113,6 +114,11 @@ class LogFormat:
         if self.base_precision is None:
             object.__setattr__(self, "base_precision", default_base_precision(self.bits))
         object.__setattr__(self, "base_precision", check_positive("base_precision", self.base_precision))
+        if self.base_precision < 2 * _FLOAT32.eps:
+            raise ValueError(
+                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: rungs as close as that"
+                " are one float32 number"
+            )
         nats, limit = self.last_rung * self.base_precision, math.log(_FLOAT32.max)
         if nats > limit:
             raise ValueError(

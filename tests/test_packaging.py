@@ -109,8 +109,7 @@ def test_metadata(built):
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.split(">=")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert required == {"torch", "numpy", "safetensors", "tqdm"}
-    extras = {"sweep", "quant", "quality", "clients", "paper", "docs", "dev"}
-    assert set(metadata.get_all("Provides-Extra")) == extras
+    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "clients", "docs", "paper", "dev"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
 
 

@@ -111,7 +111,16 @@ def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     if o["name"] == "adam":
         return torch.optim.Adam(model.parameters(), lr=o["lr"], betas=tuple(o["betas"]), eps=o["eps"])
     if run.contender.bits is not None:
-        wrap(model, bits=o["bits"], p_scale=o["p_scale"], init=o["init"], seed=run.seed)
+        few = run.contender
+        wrap(
+            model,
+            bits=o["bits"],
+            p_scale=o["p_scale"],
+            init=o["init"],
+            seed=run.seed,
+            activation=few.activation,
+            gradient=few.gradient,
+        )
     return Madam(model.parameters(), **{name: o[name] for name in MADAM}, seed=run.seed)
 
 
