@@ -13,6 +13,7 @@ import torch
 
 import lognet  # noqa: F401 (checkpoints hold LogTensors)
 
+pytestmark = pytest.mark.timeout(600)  # several processes each: a loaded machine may take long
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "examples" / "paper"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -120,7 +121,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(samples, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("recipe", "data", "options"),
     [
