@@ -37,8 +37,11 @@ html_theme = "furo"
 html_title = f"lognet {release}"
 html_copy_source = False
 root_doc = "README"
-include_patterns = ["*.md", "docs/**"]
-exclude_patterns = [".*", *(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "docs")]
+include_patterns = ["*.md", "docs/**", "examples/paper/README.md"]
+exclude_patterns = [
+    ".*",
+    *(path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("docs", "examples")),
+]
 
 myst_heading_anchors = 4  # links to #headings as a code-hosting site makes them
 myst_links_external_new_tab = False
@@ -80,7 +83,7 @@ def add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
     measured = sorted(page for page in pages if page.startswith(MEASURED))
     guides = [page for page in GUIDES if page in pages] + sorted(pages - {*GUIDES, *measured})
     for caption, names in (
-        ("Guides", [f"docs/{page}" for page in guides]),
+        ("Guides", [*(f"docs/{page}" for page in guides), "examples/paper/README"]),
         ("Measured", [f"docs/{page}" for page in measured]),
         ("Reference", ["docs/reference/lognet", "docs/reference/*"]),
         ("Project", PROJECT),

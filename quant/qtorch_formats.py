@@ -8,6 +8,7 @@ draw is made here, onto the numbers of the format, and qtorch then rounds to the
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -57,7 +58,8 @@ class _QtorchQuantizer(Quantizer):
             quantum = self._quantum(x)
             steps = x / quantum
             below = steps.floor()
-            x = (below + (draw <= steps - below)) * quantum  # the draw is never 0: numbers of the format stay
+            steps = below + (draw <= steps - below)  # the draw is never 0: numbers of the format stay
+            x = steps.clamp(-self._most_steps(), self._most_steps()) * quantum
         return (self._nearest(x) * scale).to(y.dtype)
 
     def _top(self) -> float:
@@ -67,6 +69,10 @@ class _QtorchQuantizer(Quantizer):
     def _quantum(self, x: Tensor) -> Tensor | float:
         """The spacing of the format's numbers around each value of `x`."""
         raise NotImplementedError
+
+    def _most_steps(self) -> float:
+        """The largest drawn number, in steps of the quantum, that qtorch may see."""
+        return math.inf
 
     def _nearest(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -213,6 +219,9 @@ class BlockQuantizer(_QtorchQuantizer):
         others = [d for d in range(x.dim()) if d != dim]
         largest = x.abs().amax(others, keepdim=True) if others else x.abs()
         return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1 - (self.bits - 2))
+
+    def _most_steps(self) -> float:
+        return 2.0 ** (self.bits - 1) - 1  # one more would be an octave up, and qtorch would double the block's quantum
 
     def _nearest(self, x: Tensor) -> Tensor:
         return qtorch_functions().block_quantize(x, self.bits, self._dim(x), rounding="nearest")

@@ -1,6 +1,6 @@
 """The documentation: its Python runs, its commands parse, its links lead somewhere, and the reference is complete.
 
-Pages are README.md, CONTRIBUTING.md and every Markdown file below docs/. Of their snippets
+Pages are README.md, CONTRIBUTING.md, examples/paper/README.md and every Markdown file below docs/. Of their snippets
 
 - ```` ```python ```` blocks of a page run in order, as one program, in an empty folder;
 - ```` ```python standalone ```` blocks run as files of their own, by an interpreter of their own;
@@ -27,7 +27,10 @@ import pytest
 from public import public_names
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/paper/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 NOT_RUN: dict[str, int] = {}  # page -> snippets that need a GPU, a download or a long time, and say so
 LANGUAGES = {"python", "python standalone", "sh", "text", "json", "c", "cpp"}
 FENCE = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)

@@ -235,8 +235,16 @@ def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classe
 def load_cifar10(folder: Path) -> Dataset:
     """The standard CIFAR-10 files (``data_batch_1`` to ``5`` and ``test_batch``), as downloaded and unpacked.
 
-    ``folder`` is ``cifar-10-batches-py`` or the folder that holds it.  Images stay uint8; they are normalised by
-    `normalise_cifar10` a batch at a time, which keeps the set at 180 MB.
+    Images are uint8 [n, 3, 32, 32], 180 MB in all: normalise a batch at a time. The files are pickles, read by an
+    unpickler that admits arrays and containers and nothing that could run code.
+
+    Args:
+        folder: ``cifar-10-batches-py``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
     """
     where = _cifar_folder(folder, "CIFAR-10", "cifar-10-batches-py", [*_CIFAR_TRAIN, "test_batch"])
     parts = [_cifar_batch(where / name) for name in _CIFAR_TRAIN]
@@ -247,9 +255,15 @@ def load_cifar10(folder: Path) -> Dataset:
 
 
 def load_cifar100(folder: Path) -> Dataset:
-    """The standard CIFAR-100 files (``train`` and ``test``) with their 100 fine labels; otherwise as `load_cifar10`.
+    """The standard CIFAR-100 files (``train`` and ``test``), with their 100 fine labels; otherwise as `load_cifar10`.
 
-    ``folder`` is ``cifar-100-python`` or the folder that holds it.
+    Args:
+        folder: ``cifar-100-python``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
     """
     where = _cifar_folder(folder, "CIFAR-100", "cifar-100-python", ["train", "test"])
     train_x, train_y = _cifar_batch(where / "train", "CIFAR-100", "fine_labels", 100)
@@ -282,9 +296,21 @@ def normalise_cifar10(images: Tensor) -> Tensor:
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, size: int = 32, padding: int = 4) -> Tensor:
-    """The usual augmentation: a random crop of the image padded by zeros, mirrored half the time.
+    """The usual augmentation: a random crop of each image padded by zeros, mirrored half the time.
 
-    Shapes: ``[n, channels, side, side]`` to ``[n, channels, size, size]``.
+    Args:
+        images: of any dtype, square.
+        generator: of the crops and mirrors, on the CPU.
+        size: side of the crops, in pixels.
+        padding: pixels of zeros on each side.
+
+    Shape: (n, channels, side, side) to (n, channels, size, size).
+
+    Raises:
+        ValueError: images that are not square, or smaller than `size` with their padding.
+
+    >>> crop_and_flip(torch.zeros(2, 3, 32, 32), torch.Generator().manual_seed(0), size=24, padding=0).shape
+    torch.Size([2, 3, 24, 24])
     """
     n, _, side, across = images.shape
     room = side + 2 * padding - size

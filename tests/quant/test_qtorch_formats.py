@@ -121,6 +121,18 @@ def test_stochastic_rounding_is_unbiased_and_replayed(qtorch, quantizer):
         assert not torch.equal(draws, stochastic(quantizer, 1)(blocks))
 
 
+@identified
+def test_a_largest_value_that_is_drawn_up_does_not_coarsen_the_others(qtorch, quantizer):
+    x = torch.tensor([[0.999, 0.4, -0.3, 0.26, 0.011, -0.006]]).repeat(20_000, 1)
+    draws = stochastic(quantizer)(x).double()
+    error = (draws.mean(0) - x[0]).abs()[1:]  # the largest saturates
+    limit = 5 * draws.std(0)[1:] / len(draws) ** 0.5 + 1e-6
+    if getattr(quantizer, "dim", None) == 1:  # each column is a block, and each largest saturates in its own
+        assert (error <= x[0, 1:].abs() * 2.0 ** (1 - quantizer.bits) * 2).all()
+    else:
+        assert (error <= limit).all(), (error, limit)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
