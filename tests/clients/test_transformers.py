@@ -71,6 +71,7 @@ def test_trainer_resumes_bit_for_bit(kind, tmp_path):
     assert_same_dicts(floats.state_dict(), straight.model.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # of older versions of transformers
 def test_trainer_with_accumulation_bf16_and_gradient_checkpointing(tmp_path):
     curves = {}
     options = {"bf16": True, "gradient_accumulation_steps": 2}
@@ -89,12 +90,14 @@ def test_gradient_checkpointing_changes_no_gradient(kind):
         model = make(kind, 8)
         if checkpointing:
             (model.activation_checkpointing_enable if NEW_NAME else model.gradient_checkpointing_enable)()
-            assert model.is_gradient_checkpointing
+            assert model.is_activation_checkpointing if NEW_NAME else model.is_gradient_checkpointing
         model.train()
         model(**task(kind, 4)).loss.backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
-        assert_same(plain, recomputed)
+        torch.testing.assert_close(
+            plain, recomputed, rtol=1e-5, atol=1e-7
+        )  # torch 2.6 adds up tied ones in another order
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
