@@ -15,7 +15,7 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality bench test test-slow test-oldest lint format clean
+.PHONY: help sweep quality bench docs test test-slow test-oldest lint format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -29,10 +29,14 @@ quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks
 bench: $(VENV)/.bench  ## measure speed and memory and write docs/benchmarks.md (minutes; leave the machine alone)
 	$(in_venv) -m benchmarks.speed $(BENCH_ARGS)
 
+docs: $(VENV)/.docs  ## the guides and the reference as a site, in build/docs
+	$(in_venv) -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
+	@echo "build/docs/index.html"
+
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
 	$(in_venv) -m pytest $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.clients  ## only what is marked slow (many minutes)
+test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many minutes)
 	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)
 
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
@@ -73,7 +77,14 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[bench]"
 	@touch $@
 
-# What only the tests need, on top.
+# What only the documentation needs, on top.
+$(VENV)/.docs: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
+	@touch $@
+
+# What only the tests need, on top. torchvision lies apart: PyPI's build cannot be imported beside a CPU build of torch, and would
+# take along whatever imports it where it is there (transformers, Lightning). tests/clients/vision.py finds it.
 $(VENV)/.clients: $(VENV)/.quality
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients,paper]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/vision torchvision
 	@touch $@

@@ -12,10 +12,14 @@ from . import memory as memory
 from . import models as models
 from . import nn as nn
 from . import optim as optim
+from . import pickling as pickling
 from . import quant as quant
+from . import sharding as sharding
 from .checkpoint import load, save
 from .compress import compress
 from .factorizations import PHM, Kronecker, LowRank, Word2KetXS
+from .float_state import float_state_dicts
+from .layer_quantizers import set_quantizers
 from .log_tensor import LogTensor
 from .memory import held_bytes
 from .quant import LogFormat
@@ -31,10 +35,12 @@ __all__ = [
     "LowRank",
     "Word2KetXS",
     "compress",
+    "float_state_dicts",
     "held_bytes",
     "load",
     "requantize",
     "save",
+    "set_quantizers",
     "summary",
     "unwrap",
     "wrap",

@@ -24,7 +24,7 @@ from torch.autograd import Function
 
 from .log_tensor import LogTensor, implements
 from .product import few_columns, few_rows, stored
-from .recompute import Form, Steps, collapsed, dense, formed, in_form, recomputed
+from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, in_transform, recomputed
 
 __all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
 
@@ -39,10 +39,9 @@ def _autocast(*tensors: Any) -> Any:
     """
     if not torch._C._is_any_autocast_enabled():
         return tensors
-    device = next(t.device.type for t in tensors if t is not None)
-    if not torch.is_autocast_enabled(device):
+    dtype = autocast_dtype(next(t.device for t in tensors if t is not None))
+    if dtype is None:
         return tensors
-    dtype = torch.get_autocast_dtype(device)
     return tuple(t.to(dtype) if t is not None and t.dtype in _AUTOCAST_FROM else t for t in tensors)
 
 
@@ -117,7 +116,8 @@ class _Embedding(Function):
 
     @staticmethod
     def forward(index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
-        return _rows(weight, index)
+        rows = _rows(weight, index)
+        return aten._unsafe_view(rows, rows.shape)  # no view of anything a caller can see: FSDP2 warns of views
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -177,8 +177,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
         return F.linear(input, weight, bias)
     if form is None and (product := few_rows(input, weight, bias)) is not None:
         return product
-    if form is None and weight.dim() != 2:
-        return F.linear(dense(input), dense(weight), None if bias is None else dense(bias))
+    if in_transform() or (form is None and weight.dim() != 2):
+        return F.linear(dense(input), formed(weight, form), None if bias is None else dense(bias))
     return _Linear.apply(input, weight, bias, form)
 
 
@@ -276,6 +276,8 @@ def embedding(
     if max_norm is not None:
         with torch.no_grad():
             aten.embedding_renorm_(weight, input.contiguous().view(-1), max_norm, norm_type)
+    if in_transform():
+        return F.embedding(input, dense(weight), padding_idx, scale_grad_by_freq=scale_grad_by_freq)
     return _Embedding.apply(input, weight, padding_idx, scale_grad_by_freq)
 
 
@@ -300,6 +302,8 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None, form: For
     input, other = _autocast(input, other)
     if form is None and (product := _few(input, other)) is not None:
         return product
+    if in_transform():
+        return torch.matmul(dense(input), formed(other, form))
     if form is None and (
         input.dim() < 2 or other.dim() < 2
     ):  # matrix-vector: views of the codes make matrices of the vectors
@@ -346,9 +350,13 @@ def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _rows(weight: LogTensor, index: Tensor) -> Tensor:
-    """weight[index], decoding only those rows. A compiled graph cannot ask for values: there no index is checked."""
-    if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= weight.shape[0])).any()):
-        raise IndexError(f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}")
+    """weight[index], decoding only those rows."""
+    outside = ((index < 0) | (index >= weight.shape[0])).any()
+    message = f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}"
+    if torch.compiler.is_compiling():
+        torch._assert_async(~outside, message)
+    elif not index.is_meta and bool(outside):
+        raise IndexError(message)
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(
         0, weight.shape[1] * column, column, device=index.device
@@ -374,9 +382,12 @@ def _convolve(
     over = _over(weight, form)
     stride, padding, dilation, output_padding = (_tuple(v, over) for v in (stride, padding, dilation, output_padding))
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    if input.dim() == over + 2:
-        return _Convolution.apply(input, weight, bias, form, *geometry)
-    return _Convolution.apply(input.unsqueeze(0), weight, bias, form, *geometry).squeeze(0)
+    batch = input if input.dim() == over + 2 else input.unsqueeze(0)
+    if in_transform():
+        y = aten.convolution(dense(batch), formed(weight, form), None if bias is None else dense(bias), *geometry)
+    else:
+        y = _Convolution.apply(batch, weight, bias, form, *geometry)
+    return y if batch is input else y.squeeze(0)
 
 
 def _over(weight: Tensor, form: Form | None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .files import read_file, write_file
+from .layer_quantizers import describe_quantizers
 from .log_storage import describe
 from .log_tensor import LogTensor
 from .seeded_signs import check_sign_seed, drawn_signs, sign_keys
@@ -19,9 +21,10 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, sign_seed: int | Non
     """Save the parameters and buffers of a model, wrapped or not, in a safetensors file.
 
     What `model.state_dict()` has is saved: LogTensors as their packed planes, with masks and scales, everything else as
-    it is, tied tensors once. The file has a version and a checksum, holds no pickle, and can be read without lognet
-    (docs/files.md). Until the moment when the new file stands whole on the disk, the old one stays at `path`; a
-    process killed in between leaves at most a file ``.NAME.*.tmp`` beside it.
+    it is, tied tensors once; and which quantizers the layers' activations and gradients have. The file has a version and
+    a checksum, holds no pickle, and can be read without lognet (docs/files.md). Until the moment when the new file stands
+    whole on the disk, the old one stays at `path`; a process killed in between leaves at most a file ``.NAME.*.tmp``
+    beside it.
 
     For the state of an optimizer, use `torch.save(optimizer.state_dict(), ...)`.
 
@@ -62,16 +65,20 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, sign_seed: int | Non
                 f"sign_seed={sign_seed}: the model has no LogTensor of two or more dimensions whose signs could be left"
                 " out; wrap it with lognet.wrap(model, sign_seed=...), or save without sign_seed"
             )
-    write_file(path, state, keys)
+    write_file(path, state, keys, describe_quantizers(model))
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load a file of `save` into a model, in place, and return the model.
 
-    The model must be built and wrapped as the saved one was: the same names, shapes, ladders and ties, and the same
-    dtypes of dense tensors. (The dtype that a LogTensor reports may differ: its codes do not depend on it.) Codes, scales
-    and masks are taken over exactly, on whatever device the model is; parameters stay the objects that they are, so an
-    optimizer keeps them.
+    The model must be built and wrapped as the saved one was: the same names, shapes, ladders and ties, the same dtypes of
+    dense tensors, the same quantizers of activations and gradients (`lognet.set_quantizers`). (The dtype that a LogTensor
+    reports may differ: its codes do not depend on it.) Codes, scales and masks are taken over exactly, on whatever device
+    the model is; parameters stay the objects that they are, so an optimizer keeps them.
+
+    Args:
+        model: built and wrapped as the saved one was.
+        path: of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,11 +95,11 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     >>> folder.cleanup()
     """
     _check_module(model)
-    state, own = read_file(path), model.state_dict(keep_vars=True)
+    (state, quantizers), own = read_file(path), model.state_dict(keep_vars=True)
     missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
     problems = [f"missing from the file: {_listed(missing, ', ')}"] if missing else []
     problems += [f"not in the model: {_listed(unexpected, ', ')}"] if unexpected else []
-    differing = _differences(state, own)
+    differing = _differences(state, own) + _other_quantizers(quantizers, describe_quantizers(model))
     problems += [_listed(differing, "; ")] if differing else []
     if problems:
         raise ValueError(
@@ -135,6 +142,19 @@ def _differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
             tie = first.setdefault(id(ours), name)
             if state[tie] is not theirs:
                 problems.append(f"{tie} and {name} are two tensors in the file and one in the model")
+    return problems
+
+
+def _other_quantizers(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Layers whose activations or gradients are in another format in the file than in the model, one line each."""
+    problems = []
+    for layer in dict.fromkeys([*theirs, *ours]):
+        for which in ("activation", "gradient"):
+            there, here = (known.get(layer, {}).get(which) for known in (theirs, ours))
+            if there != here:
+                problems.append(
+                    f"the {which} quantizer of {layer or 'the model'} is {there} in the file and {here} in the model"
+                )
     return problems
 
 

@@ -28,12 +28,18 @@ class Kronecker:
     Args:
         rank: number of terms, at least 1.
         sizes: "auto", "divisors" or "padded"; see `lognet.nn.factor_shapes`.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: Kronecker(rank=2)})
+    >>> model[0].weight.shape, sum(p.numel() for p in model.parameters())  # two terms of 8 x 8 times 8 x 8, and the bias
+    (torch.Size([64, 64]), 320)
     """
 
     rank: int
     sizes: str = "auto"
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         more: dict[str, Any] = {"sizes": self.sizes, **options}
         if isinstance(layer, nn.Linear):
             return KroneckerLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **more)
@@ -50,11 +56,21 @@ class Kronecker:
 
 @dataclass(frozen=True)
 class PHM:
-    """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides."""
+    """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides.
+
+    Args:
+        n: at least 1; a layer of dimension n has about 1/n of the parameters.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: PHM(n=4)})
+    >>> sum(p.numel() for p in model.parameters())  # 64 * 64 / 4, the rule of 4^3, and the bias
+    1152
+    """
 
     n: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         if isinstance(layer, nn.Linear):
             return PHMLinear(layer.in_features, layer.out_features, self.n, layer.bias is not None, **options)
         if isinstance(layer, nn.MultiheadAttention):
@@ -68,11 +84,21 @@ class PHM:
 
 @dataclass(frozen=True)
 class LowRank:
-    """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline."""
+    """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline.
+
+    Args:
+        rank: inner width of the product, at least 1.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: LowRank(rank=2)})
+    >>> sum(p.numel() for p in model.parameters())  # 2 (64 + 64), and the bias
+    320
+    """
 
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         if isinstance(layer, nn.Linear):
             return LowRankLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **options)
         if isinstance(layer, nn.Embedding):
@@ -82,12 +108,23 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Word2KetXS:
-    """word2ketXS for Embedding layers."""
+    """word2ketXS for Embedding layers.
+
+    Args:
+        order: number of factors of each term, at least 2.
+        rank: number of terms, at least 1.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Embedding(10_000, 64)), {nn.Embedding: Word2KetXS(2, 1)})
+    >>> sum(p.numel() for p in model.parameters())  # two factors of 100 x 8
+    1600
+    """
 
     order: int
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         if isinstance(layer, nn.Embedding):
             sizes = (layer.num_embeddings, layer.embedding_dim, self.order, self.rank)
             return Word2KetXSEmbedding(*sizes, padding_idx=layer.padding_idx, **options)

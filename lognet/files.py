@@ -32,13 +32,19 @@ CHECKSUM = "lognet.sha256"
 Planes = dict[str, Tensor]
 
 
-def write_file(path: str | os.PathLike[str], state: Mapping[str, Tensor], sign_keys: Mapping[str, int]) -> None:
+def write_file(
+    path: str | os.PathLike[str],
+    state: Mapping[str, Tensor],
+    sign_keys: Mapping[str, int],
+    quantizers: Mapping[str, Any] | None = None,
+) -> None:
     """Write tensors by name, LogTensors as their planes; the file at `path` is the old one or the new one, whole.
 
     Args:
         path: of the file; its folder must exist.
         state: dense tensors and LogTensors. One tensor under several names is written once.
         sign_keys: names of LogTensors whose signs are those of `drawn_signs` with this key, and are left out.
+        quantizers: what `describe_quantizers` says of the model's activations and gradients.
 
     Raises:
         TypeError: something that is not a dense tensor or a LogTensor; nothing is written.
@@ -50,6 +56,7 @@ def write_file(path: str | os.PathLike[str], state: Mapping[str, Tensor], sign_k
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"cannot save to {target}: there is no folder {folder}; create it first")
     planes, description = _packed(state, sign_keys)
+    description |= {"quantizers": dict(quantizers)} if quantizers else {}
     text = json.dumps(description, sort_keys=True)
     planes[CHECKSUM] = _checksum(text, planes)
     for name in sign_keys:
@@ -67,8 +74,10 @@ def write_file(path: str | os.PathLike[str], state: Mapping[str, Tensor], sign_k
             os.remove(temporary)
 
 
-def read_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU, tied ones as one object. All of it is checked before anything returns.
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file by name, on the CPU, tied ones as one object; and the quantizers that it names.
+
+    All of it is checked before anything returns.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -132,7 +141,7 @@ def _packed(state: Mapping[str, Tensor], sign_keys: Mapping[str, int]) -> tuple[
     return planes, {"version": VERSION, "log_tensors": logs, "tied": tied, "complex": complexes}
 
 
-def _unpacked(where: str, text: str, planes: Planes) -> dict[str, Tensor]:
+def _unpacked(where: str, text: str, planes: Planes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `_packed`, trusting nothing."""
     damaged = f"{where} is damaged: {{}}. Restore it from a copy, or save the model again"
     try:
@@ -158,7 +167,8 @@ def _unpacked(where: str, text: str, planes: Planes) -> dict[str, Tensor]:
         state = {name: _log_tensor(name, entry, planes) for name, entry in description["log_tensors"].items()}
         state |= {name: torch.view_as_complex(planes.pop(name)) for name in description["complex"]}
         state |= planes
-        return state | {name: state[known] for name, known in description["tied"].items()}
+        tied = {name: state[known] for name, known in description["tied"].items()}
+        return state | tied, {name: dict(entry) for name, entry in description.get("quantizers", {}).items()}
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = f"{error} is missing from it" if isinstance(error, KeyError) else str(error)
         raise ValueError(damaged.format(reason)) from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from .quant.bitpack import pack, pack_codes, unpack, unpack_codes
+from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.kernels import native
 from .quant.log_format import LogFormat
 from .quant.random_bits import coins, mix64
@@ -26,7 +27,12 @@ class LogStorage:
         keep: None, or a uint8 plane with one bit for every `group` consecutive weights, 0 where these are pruned.
             The ladder has no zero, so exact zeros (a padding row, a pruned tuple) need a bit of their own.
         group: weights under one bit of `keep`.
+        room: weights that a process sends to others: count, or more where its part is smaller than theirs.
+        padded: what stands at the end is padding, which the next view may cut off.
     """
+
+    room: int = 0
+    padded: bool = False
 
     def __init__(
         self,
@@ -42,6 +48,7 @@ class LogStorage:
         self.format, self.count = format, count
         self.low, self.high, self.sign, self.scale = low, high, sign, scale
         self.keep, self.group = keep, group
+        self.room = count
 
     @classmethod
     def from_codes(cls, format: LogFormat, exponent: Tensor, negative: Tensor, scale: Tensor) -> LogStorage:
@@ -63,7 +70,9 @@ class LogStorage:
     def map(self, function: Callable[[Tensor], Tensor]) -> LogStorage:
         """A new storage with `function` (a clone, a move to another device) applied to every plane."""
         planes = {name: function(plane) for name, plane in self.planes().items()}
-        return LogStorage.from_planes(self.format, self.count, planes, self.group)
+        storage = LogStorage.from_planes(self.format, self.count, planes, self.group)
+        storage.room, storage.padded = self.room, self.padded
+        return storage
 
     @property
     def nbytes(self) -> int:
@@ -139,18 +148,123 @@ class LogStorage:
         exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
         self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
 
+    def write_kept(self, kept: Tensor, group: int) -> None:
+        """Replace the pruning by flat bools, `count` of them; one bit stands for `group` weights if these agree."""
+        groups = kept.view(-1, group)
+        if not kept.is_meta and not bool((groups == groups[:, :1]).all()):
+            groups, group = kept.view(-1, 1), 1
+        self.keep, self.group = pack(groups[:, 0], 1), group
+
     def copy_(self, other: LogStorage) -> None:
         """Take over codes, signs, scale and pruning of a storage of the same ladder and count."""
+        self.check_same_ladder(other)
+        if self.keep is None or other.keep is None or self.group != other.group:
+            self.keep, self.group = (
+                (None if other.keep is None else other.keep.to(self.low.device).clone()),
+                other.group,
+            )
+        for name, plane in other.planes().items():
+            getattr(self, name).copy_(plane)
+
+    def check_same_ladder(self, other: LogStorage) -> None:
+        """Raise ValueError if the codes of `other` mean something else here."""
         if other.format != self.format:
             raise ValueError(
                 f"cannot copy a LogTensor of {describe(other.format)} into one of {describe(self.format)}: the ladders"
                 " differ. Re-quantise explicitly, with lognet.requantize(model, bits=...) or by copying"
                 " other.dequantize()"
             )
-        self.keep, self.group = (None if other.keep is None else other.keep.to(self.low.device).clone()), other.group
-        for name, plane in other.planes().items():
-            if name != "keep":
-                getattr(self, name).copy_(plane)
+
+    # Travelling: between processes all planes go as one row of bytes.
+
+    def _plane_bytes(self, name: str, count: int) -> int:
+        """Bytes of the plane `name` of `count` weights."""
+        if name == "scale":
+            return self.scale.element_size()
+        return packed_bytes(count // self.group, 1) if name == "keep" else packed_bytes(count, self._width(name))
+
+    def _width(self, name: str) -> int:
+        bits = self.format.bits
+        return {"low": min(bits, 8), "high": bits - 8}.get(name, 1)
+
+    def blank(self, count: int, row: int) -> LogStorage:
+        """Room for `count` weights of the same ladder and scale, none of them pruned; whoever gets it may not need all.
+
+        Args:
+            count: a multiple of `row`.
+            row: weights that stay together; a bit of the pruning stands for no more than these.
+        """
+        like = LogStorage.from_planes(self.format, self.count, self.planes(), math.gcd(self.group, row))
+        planes = {"scale": self.scale.clone()}
+        for name in self.planes().keys() - {"scale"}:
+            planes[name] = self.low.new_full((like._plane_bytes(name, count),), 255 * (name == "keep"))
+        storage = LogStorage.from_planes(self.format, count, planes, like.group)
+        storage.padded = True
+        return storage
+
+    def beginning(self, count: int) -> LogStorage:
+        """The first `count` weights, in the same memory, without the padding behind them."""
+        planes = {name: plane[: self._plane_bytes(name, count)] for name, plane in self.planes().items() if plane.dim()}
+        storage = LogStorage.from_planes(self.format, count, {**planes, "scale": self.scale}, self.group)
+        storage.room = self.room
+        return storage
+
+    def to_bytes(self, room: int | None = None) -> Tensor:
+        """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights.
+
+        Where there are no weights, no checkpoint has had any to load a scale with: the scale says nothing, NaN.
+        """
+        room = self.count if room is None else room
+        row = self.low.new_zeros(sum(self._plane_bytes(name, room) for name in self.planes()))
+        for name, part in self._parts(row.unsqueeze(0), room):
+            plane = getattr(self, name).reshape(-1)
+            if name == "scale" and self.count == 0:
+                plane = torch.full_like(plane, math.nan)
+            plane = plane.view(torch.uint8)
+            part[0, : plane.numel()] = plane
+        return row
+
+    def take_bytes(self, row: Tensor) -> None:
+        """Replace codes, signs, scale and pruning by those of a storage like this one, from its `to_bytes`."""
+        for name, plane in self._parts(row.unsqueeze(0), self.count):
+            own = getattr(self, name)
+            own.copy_(plane[0].clone().view(own.dtype).view(own.shape))
+
+    def _parts(self, rows: Tensor, room: int) -> Iterator[tuple[str, Tensor]]:
+        """The columns of each plane in rows of `to_bytes`."""
+        start = 0
+        for name in self.planes():
+            yield name, rows[:, start : (start := start + self._plane_bytes(name, room))]
+
+    def joined(self, rows: Tensor, room: int) -> LogStorage:
+        """The weights of several processes in one storage, from their `to_bytes`; this one is like each of theirs.
+
+        Args:
+            rows: uint8, (processes, bytes).
+            room: that of `to_bytes`.
+
+        Raises:
+            ValueError: the processes have different scales.
+        """
+        planes = {name: self._join(name, part, room) for name, part in self._parts(rows, room)}
+        return LogStorage.from_planes(self.format, room * len(rows), planes, self.group)
+
+    def _join(self, name: str, rows: Tensor, room: int) -> Tensor:
+        """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
+        if name == "scale":
+            scales = rows.reshape(-1).clone().view(torch.float32)
+            scale = scales.nan_to_num(-1).max()
+            if bool(((scales != scale) & ~scales.isnan()).any()):
+                raise ValueError(
+                    f"the parts of one LogTensor have different scales on different processes: {scales.tolist()}. Start"
+                    " every process from the same weights, by the same torch.manual_seed before the model is built or by"
+                    " loading the same file, before it is wrapped and distributed"
+                )
+            return scale
+        width, count = self._width(name), room // self.group if name == "keep" else room
+        if count * width % 8 == 0:
+            return rows.reshape(-1).clone()
+        return pack(torch.cat([unpack(row, width, count) for row in rows]), width)
 
 
 def describe(format: LogFormat) -> str:

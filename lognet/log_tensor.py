@@ -8,6 +8,7 @@ values and gives a dense tensor; and an operation in place decodes, computes and
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,14 @@ class LogTensor(Tensor):
     - An in-place write (``copy_``, ``nn.init``, a foreign optimizer) encodes with nearest rounding on the ladder as
       it is: the scale stays, larger values saturate with a warning. Copying another LogTensor of the same ladder
       takes over its codes and scale exactly; of another ladder, it raises ValueError.
+
+    Args:
+        storage: the packed bits, which several tensors may share. The constructor is for the library itself, which
+            makes views with it.
+        size: the shape; any.
+        stride, offset: of the window on the storage, in weights. Default: contiguous, from the first weight on.
+        dtype: the floating dtype in which it decodes.
+        requires_grad: as in torch.
 
     Source: Bernstein et al. 2020, section 4.1 (`bits` is B, `scale` is sigma*, `base_precision` is eta_0).
 
@@ -206,7 +215,7 @@ class LogTensor(Tensor):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is all of its storage, in order, rather than a view of a part: only then codes can be written."""
+        """Whether this is all of its storage, in order, rather than a view of a part."""
         return self._whole
 
     # Writing it
@@ -219,9 +228,10 @@ class LogTensor(Tensor):
             exponent: integers in 0 .. 2^bits - 1, of this tensor's shape.
             signs: +1 or -1 (any dtype), or bool with True for negative, of this tensor's shape.
         """
-        if not self._whole:
-            raise ValueError("write_codes_ needs a whole LogTensor, not a view of a part of one")
         negative = signs if signs.dtype == torch.bool else signs < 0
+        if not self._whole:  # of a part, such as a shard with padding behind it: the rest is written as it was
+            exponent = place(self, self._storage.exponent(), exponent)
+            negative = place(self, self._storage.negative(), negative)
         self._storage.write_codes(exponent.reshape(-1), negative.reshape(-1))
         torch.autograd.graph.increment_version(self)  # so that a stale backward pass raises, as for any tensor
         return self
@@ -286,6 +296,11 @@ class LogTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch._C._get_tracing_state() is not None:
+            raise NotImplementedError(
+                "torch.jit.trace cannot record LogTensors: use torch.export or torch.compile, or trace a float copy,"
+                " lognet.unwrap(copy.deepcopy(model))"
+            )
         handler = _FUNCTIONS.get(func)
         if handler is not None:
             return handler(*args, **(kwargs or {}))
@@ -300,17 +315,23 @@ class LogTensor(Tensor):
 class _Dequantize(torch.autograd.Function):
     """Decoding, whose derivative with respect to the values is the identity; it saves nothing."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(weight: LogTensor, dtype: torch.dtype) -> Tensor:
         return decode(weight, dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.dtype = inputs[0].dtype
+        ctx.dtype, ctx.to = inputs[0].dtype, output.dtype
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.to(ctx.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, _: None) -> Tensor | None:
+        return None if tangent is None else tangent.to(ctx.to)
 
 
 def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -319,7 +340,10 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def implements_op(*ops: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments."""
+    """Register an implementation of aten operations, below autograd; it gets the operation, then its arguments.
+
+    A namespace, a string, stands for all operations in it that have none of their own.
+    """
     return _register(_OPS, ops)
 
 
@@ -359,6 +383,16 @@ def _is_shared(x: LogTensor) -> bool:
     return all(plane.is_shared() for plane in x._storage.planes().values())
 
 
+@implements(Tensor.storage)
+def _storage_of_floats(x: LogTensor) -> Any:
+    """Torch's own error says nothing to someone who only called the `save_pretrained` of another library."""
+    raise RuntimeError(
+        "the values of a LogTensor lie nowhere in memory as floats, which is where safetensors and the libraries that"
+        " save with it (transformers, accelerate) read them. Call lognet.float_state_dicts(model) once after lognet.wrap:"
+        " their checkpoints then hold floats; or save the packed bits with lognet.save(model, path)"
+    )
+
+
 @implements(Tensor.tolist)
 def _tolist(x: LogTensor) -> Any:
     return x.dequantize().tolist()
@@ -375,8 +409,16 @@ def _set_data(x: Tensor, value: Tensor) -> None:
     if not isinstance(x, LogTensor):
         value = value.dequantize()
         x.data = value
-    else:
-        x.detach().copy_(value.detach())
+        return
+    zeros = int(((value == 0) & (x != 0)).sum())
+    if zeros:
+        warnings.warn(
+            f"{zeros} of {x.numel()} values given to .data are zero and become the last rung,"
+            f" +-{float(x.scale) / x.format.range:.3g}: the ladder of a LogTensor has no zero. w.set_mask_(mask) makes exact"
+            " zeros, and Madam keeps them (after torch.nn.utils.prune.remove, say)",
+            stacklevel=3,
+        )
+    x.detach().copy_(value.detach())
 
 
 def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -409,6 +451,12 @@ def _strided(x: LogTensor, read: Callable[..., Tensor]) -> Tensor:
     return window.as_strided(x.shape, x.stride(), window.storage_offset() + first - start).contiguous()
 
 
+def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
+    """Put values of x's shape where they belong in `flat`, one number for every weight of x's storage; returns it."""
+    flat.as_strided(x.shape, x.stride(), x.storage_offset()).copy_(values)
+    return flat
+
+
 def _largest(values: Tensor) -> float:
     if values.numel() == 0:
         return 1.0
@@ -426,6 +474,3 @@ def _scale_tensor(ladder: LogFormat, scale: float | Tensor, device: torch.device
             raise ValueError(f"scale must be one number for the whole tensor, got shape {tuple(scale.shape)}")
         scale = float(scale)
     return torch.tensor(ladder.check_scale(check_positive("scale", scale)), dtype=torch.float32, device=device)
-
-
-torch.serialization.add_safe_globals([LogTensor, LogStorage, LogFormat])  # for torch.load(weights_only=True)

@@ -31,6 +31,10 @@ def held_bytes(*holders: Any) -> int:
 
     A LogTensor counts with its packed planes, not with the dense tensor that it stands for.
 
+    Args:
+        holders: tensors of any shape, modules (parameters and buffers), optimizers (their state) and containers or
+            iterators of them. Gradients are not counted.
+
     >>> held_bytes(torch.zeros(10)), held_bytes(LogTensor.from_float(torch.ones(16), bits=8))
     (40, 22)
     """

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from .log_tensor import LogTensor
 
@@ -20,6 +20,22 @@ from .log_tensor import LogTensor
 def dense(x: Tensor) -> Tensor:
     """`x.dequantize()` for a LogTensor, `x` itself otherwise. Differentiable."""
     return x.dequantize() if isinstance(x, LogTensor) else x
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func (vmap, jvp, ...) or forward-mode differentiation is at work.
+
+    These know the rules of torch's own operations, not of custom functions: they get the plain computation on decoded
+    weights, with the graph that torch gives it.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of torch.autocast on a device; None where it is off, or where there is none (the meta device)."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 class Form(Protocol):
@@ -95,6 +111,8 @@ def in_form(weight: Tensor, form: Form | None) -> tuple[Tensor, Form | None]:
     """A float weight in its form already, which the graph may keep; a LogTensor and its form as they are."""
     if form is None or isinstance(weight, LogTensor):
         return weight, form
+    if in_transform():
+        return form.expand(weight), None
     return _Rearrange.apply(weight, form), None
 
 
@@ -109,10 +127,9 @@ class _Recomputed(Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
-        device = next(t.device.type for t in tensors if t is not None)
-        ctx.autocast = None
-        if torch.is_autocast_enabled(device):
-            ctx.autocast = (device, torch.get_autocast_dtype(device))
+        device = next(t.device for t in tensors if t is not None)
+        dtype = autocast_dtype(device)
+        ctx.autocast = None if dtype is None else (device.type, dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -161,7 +178,7 @@ def recomputed(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
             [4., 4.]])
     """
     if any(isinstance(t, LogTensor) for t in tensors):
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or in_transform():
             return function(*(t if t is None else dense(t) for t in tensors))
         return _Recomputed.apply(function, *tensors)
     return function(*tensors)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .layer_quantizers import quantizers_of
 from .log_tensor import LogTensor
 from .memory import held_bytes
 
@@ -35,6 +36,10 @@ class Layer:
     """Sign crossings so far."""
     stalled: float | None = None
     """% of moves so far that were rounded to nothing."""
+    activation: str | None = None
+    """The format in which its layer takes its activations; None for full precision."""
+    gradient: str | None = None
+    """The format of the gradients of its layer's outputs; None for full precision."""
 
 
 @dataclass
@@ -63,6 +68,10 @@ class Summary:
         header = ["layer", "shape", "bits", "sigma*", "lowest", "bytes", "state", "FP32", "% first", "% last"]
         header += ["crossings", "% stalled"] if self.has_state else []
         rows = [_row(layer)[: len(header)] for layer in self.layers]
+        if any(layer.activation or layer.gradient for layer in self.layers):
+            header += ["activation", "gradient"]
+            for layer, row in zip(self.layers, rows, strict=True):
+                row += [layer.activation or "float", layer.gradient or "float"]
         totals = ["total", "", "", "", "", f"{self.weight_bytes:,}", f"{self.state_bytes:,}", f"{self.float_bytes:,}"]
         rows.append(totals + [""] * (len(header) - len(totals)))
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
@@ -83,7 +92,7 @@ class Summary:
 
 
 def summary(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Summary:
-    """Bits, sigma*, range, real bytes and ladder health of every parameter of a model.
+    """Bits, sigma*, range, real bytes and ladder health of every parameter of a model, and its layer's quantizers.
 
     Args:
         model: any module, wrapped or not; tied parameters count once.
@@ -95,6 +104,7 @@ def summary(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) ->
     40
     """
     result = Summary(has_state=optimizer is not None)
+    quantizers = quantizers_of(model)
     for name, p in model.named_parameters():
         state = optimizer.state.get(p, {}) if optimizer is not None else {}
         layer = Layer(name, tuple(p.shape), None, None, None, held_bytes(p), held_bytes(state), 4 * p.numel())
@@ -108,8 +118,18 @@ def summary(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) ->
             if "counts" in state:
                 tried, stalled, layer.crossings = state["counts"].tolist()
                 layer.stalled = 100 * stalled / max(tried, 1)
+        own = next((quantizers[above] for above in _above(name) if above in quantizers), None)
+        if own is not None:
+            layer.activation = None if own.activation is None else str(own.activation)
+            layer.gradient = None if own.gradient is None else str(own.gradient)
         result.layers.append(layer)
     return result
+
+
+def _above(name: str) -> list[str]:
+    """The names of the modules above a parameter, the nearest first; the model's own is the empty one."""
+    path = name.split(".")[:-1]
+    return [".".join(path[:n]) for n in range(len(path), -1, -1)]
 
 
 def _row(layer: Layer) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import gc
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from .layer_quantizers import attach, check_quantizers, detach, find_layers, quantizers_of
 from .log_storage import check_finite
 from .log_tensor import LogTensor
 from .nn.factored import mask_structural_zeros
 from .nn.masks import get_mask, set_mask
+from .optim.madam import is_moved_by_madam
+from .quant import Quantizer
 from .quant.log_format import P_SCALE, LogFormat, check_positive, parameter_scale, typical_magnitude
 from .quant.random_bits import mix64, random_words
 from .seeded_signs import check_sign_seed, draw_signs_, sign_keys
@@ -36,6 +38,8 @@ def wrap(
     bits_for: Mapping[str, int] | None = None,
     seed: int = 0,
     sign_seed: int | None = None,
+    activation: Quantizer | int | str | None = None,
+    gradient: Quantizer | int | str | None = None,
 ) -> nn.Module:
     """Make every floating parameter of a model a LogTensor parameter, in place, and return the model.
 
@@ -47,7 +51,8 @@ def wrap(
         bits: B, bits of the exponent, 2 to 16.
         base_precision: eta_0 for all parameters, in nats. Default: eight octaves at each parameter's width.
         p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, sigma its root mean square, so that a
-            trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1.
+            trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1, and its
+            zeros, which the ladder does not have, become +-0.0047 at the default range.
         init: "quantize" rounds the present values to their nearest rungs; "uniform" is the paper's start, rungs
             uniform on the ladder below sigma* = p_scale * sigma with random signs.
         include, exclude: fnmatch patterns or module classes, one or several. A pattern holds for a parameter whose
@@ -58,16 +63,21 @@ def wrap(
         sign_seed: draw the signs of every parameter of two or more dimensions from this seed, whatever they were:
             for training from scratch with frozen signs (``Madam(sign_crossing=False)``), after which
             ``lognet.save(model, path, sign_seed=...)`` leaves those signs out. Default None: signs are kept.
+        activation, gradient: round what enters the wrapped layers, and the gradients of what leaves them, to a number
+            format; a quantizer of `lognet.quant`, bits (of the log format) or a name. See `lognet.set_quantizers`, which
+            also changes them later. Default None: full precision.
 
     Raises:
         ValueError: NaN or infinity in a parameter, a parameter that is wrapped already or not yet initialised, a
             pattern that matches nothing, tied parameters told to have two widths, `Embedding(sparse=True)`, an
             argument out of bounds. Nothing is changed then.
         TypeError: a complex parameter or an argument of the wrong type.
+        ImportError: a quantizer needs qtorch, which is missing or cannot be compiled.
 
     An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row; so do the zeros of
-    a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if an optimizer
-    already holds parameters of the model: it would go on moving the old ones.
+    a PHM layer's rule taken from an algebra, and what `lognet.nn.prune` has pruned. A warning says if a Madam
+    already holds parameters of the model: it would go on moving the old ones. (Of other optimizers nobody knows.)
+    Gradients, hooks and attributes of the parameters are carried over.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
 
@@ -87,7 +97,9 @@ def wrap(
         raise TypeError(f"seed must be an int, got {seed!r}")
     check_sign_seed(sign_seed)
     slots = [slot for slot in _slots(model) if slot.tensor.is_floating_point() or slot.tensor.is_complex()]
+    _check_not_sharded(slots)
     _check_patterns(model, slots, {"include": include, "exclude": exclude, "bits_for": ladder.bits_for})
+    activation, gradient = check_quantizers(activation, gradient)
     chosen = _choose(model, slots, include, exclude)
     made: dict[int, nn.Parameter] = {}
     keys = {} if sign_seed is None else sign_keys(model, sign_seed)
@@ -102,6 +114,9 @@ def wrap(
             _mask_zeros(slot.tensor, names, tensor)
             made[id(slot.tensor)] = _parameter_like(slot.tensor, tensor)
     _replace(model, chosen, made)
+    if activation is not None or gradient is not None:
+        for layer in find_layers(model, [slot.owner for slot in chosen]):
+            attach(layer, activation, gradient)
     return model
 
 
@@ -109,7 +124,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Turn every LogTensor parameter of a model back into a float parameter, in place, and return the model.
 
     The values are those that the LogTensors stood for, in the dtype that they reported; the pruned are zero, and a
-    `lognet.nn.prune.Pruner` goes on holding them there. Make a new optimizer.
+    `lognet.nn.prune.Pruner` goes on holding them there. Quantizers of activations and gradients are taken off. Make a new
+    optimizer.
+
+    Args:
+        model: any module with LogTensor parameters.
 
     Raises:
         ValueError: the model has no LogTensor parameter.
@@ -119,6 +138,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """
     slots = _wrapped_slots(model)
     made = {id(s.tensor): _parameter_like(s.tensor, s.tensor.detach().dequantize()) for s in slots}
+    for name in quantizers_of(model):
+        detach(model.get_submodule(name))
     _replace(model, slots, made, warn=False)  # an optimizer is done with by now: that is the usual end of training
     return model
 
@@ -133,8 +154,18 @@ def requantize(
 ) -> nn.Module:
     """Move the LogTensor parameters of a model to another width, in place, and return the model.
 
-    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder. Make a new
-    optimizer afterwards. Arguments and errors are those of `wrap`.
+    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder; quantizers of
+    activations and gradients stay. Make a new optimizer afterwards.
+
+    Args:
+        model: any module with LogTensor parameters.
+        bits: B of the new ladder, 2 to 16.
+        base_precision, include, exclude: as in `wrap`.
+
+    Raises:
+        ValueError: the model has no LogTensor parameter, a pattern that matches nothing, an argument out of bounds.
+            Nothing is changed then.
+        TypeError: an argument of the wrong type.
 
     >>> requantize(wrap(nn.Linear(4, 2), bits=12), bits=8).weight.bits
     8
@@ -210,6 +241,7 @@ def _check_module(model: nn.Module) -> None:
 
 def _wrapped_slots(model: nn.Module) -> list[_Slot]:
     _check_module(model)
+    _check_not_sharded(_slots(model))
     slots = [slot for slot in _slots(model) if isinstance(slot.tensor, LogTensor)]
     if not slots:
         raise ValueError(f"{type(model).__name__} has no LogTensor parameters; wrap it first with lognet.wrap(model)")
@@ -259,6 +291,12 @@ def _check_patterns(model: nn.Module, slots: list[_Slot], arguments: Mapping[str
                 )
 
 
+def _check_not_sharded(slots: Iterable[_Slot]) -> None:
+    for slot in slots:
+        if hasattr(slot.tensor, "device_mesh"):
+            raise ValueError(f"{slot.name} is sharded over several processes (a DTensor); do this before fully_shard")
+
+
 def _check_parameter(slot: _Slot) -> None:
     name, tensor = slot.name, slot.tensor
     if isinstance(tensor, LogTensor):
@@ -305,15 +343,24 @@ def _mask_zeros(old: Tensor, names: list[_Slot], new: LogTensor) -> None:
             new.set_mask_(mask)
 
 
+_MADE_OF = ("_storage", "_whole", "_is_param")  # what a parameter of LogTensors keeps among its attributes
+
+
 def _parameter_like(old: Tensor, new: Tensor) -> nn.Parameter:
+    """A parameter that takes the place of `old`: with its gradient, its hooks, and the attributes that users set on it."""
     parameter = nn.Parameter(new, requires_grad=old.requires_grad)
     parameter.grad = old.grad
+    vars(parameter).update({name: value for name, value in vars(old).items() if name not in _MADE_OF})
+    if old._backward_hooks:
+        parameter._backward_hooks = old._backward_hooks  # the same dictionary: handles remove from it
+    if old._post_accumulate_grad_hooks:
+        parameter._post_accumulate_grad_hooks = old._post_accumulate_grad_hooks
     return parameter
 
 
 def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Parameter], warn: bool = True) -> None:
     if warn:
-        _warn_of_optimizers({id(slot.tensor) for slot in slots})
+        _warn_of_optimizers(slot.tensor for slot in slots)
     masks = [get_mask(slot.owner, slot.attribute) for slot in slots]
     for slot, mask in zip(slots, masks, strict=True):
         # setattr, not the _parameters dict: recurrent layers keep a list of their weights in step
@@ -324,14 +371,11 @@ def _replace(model: nn.Module, slots: list[_Slot], made: Mapping[int, nn.Paramet
             set_mask(slot.owner, slot.attribute, mask if own is None else mask & own)
 
 
-def _warn_of_optimizers(replaced: set[int]) -> None:
-    for candidate in gc.get_objects():
-        if issubclass(type(candidate), torch.optim.Optimizer) and any(
-            id(p) in replaced for group in getattr(candidate, "param_groups", []) for p in group["params"]
-        ):
-            warnings.warn(
-                f"a {type(candidate).__name__} optimizer holds parameters that were just replaced and would go on moving"
-                " the old ones; make the optimizer after lognet.wrap or lognet.requantize",
-                stacklevel=4,
-            )
-            return
+def _warn_of_optimizers(replaced: Iterable[Tensor]) -> None:
+    """Of Madam only: who holds a parameter for another optimizer, just a scan of the whole heap could tell."""
+    if is_moved_by_madam(replaced):
+        warnings.warn(
+            "a Madam optimizer holds parameters that were just replaced and would go on moving the old ones; make the"
+            " optimizer after lognet.wrap or lognet.requantize",
+            stacklevel=4,
+        )

@@ -88,6 +88,6 @@ def affine_codes(
         target = torch.where(negative, target.clamp(max=0), target.clamp(min=0))
     k, side = format.encode_unbiased(target, 0.5 if u is None else u)
     side = side if sign_crossing else negative
-    tried = r != 0
-    counts = torch.stack([tried.sum(), (tried & (k == exponent) & (side == negative)).sum(), (side != negative).sum()])
+    tried, crossing = r != 0, side ^ negative  # not side != negative: inductor's C++ cannot compare two masks
+    counts = torch.stack([tried.sum(), (tried & (k == exponent) & ~crossing).sum(), crossing.sum()])
     return CodeStep(k, side, counts)

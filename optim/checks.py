@@ -29,7 +29,7 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
     _require(group, "affine", 0 <= group["affine"] <= 1, "in [0, 1]")
     _require(group, "warmup", group["warmup"] >= 0, "at least 0 and finite")
     check_rounding(group["rounding"])
-    _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
+    check_state_bits(group)
     if not isinstance(group["seed"], int):
         raise TypeError(f"seed must be an int, got {group['seed']!r}")
     if group.get("weight_decay"):
@@ -37,6 +37,29 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
             f"Madam has no weight_decay (got {group['weight_decay']}): weights are bounded by sigma* instead. Lower"
             " p_scale (in Madam for float parameters, in lognet.wrap for LogTensors) to regularise more"
         )
+
+
+def check_state_bits(group: dict[str, Any]) -> None:
+    """Raise ValueError if no average can have that many bits."""
+    _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
+
+
+def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
+    """Raise ValueError if a state dict cannot be that of Madam over the parameters of these groups."""
+    for saved, group in zip(state_dict["param_groups"], groups, strict=False):  # torch compares their numbers
+        if not {"p_scale", "g_bound"} & saved.keys():
+            raise ValueError(
+                f"this is the state dict of another optimizer: its groups have {', '.join(saved)}, and not Madam's p_scale"
+                " and g_bound. Start Madam afresh, without it"
+            )
+        check_hyperparameters({**defaults, **saved})
+        for index, p in zip(saved["params"], group["params"], strict=False):
+            average = state_dict["state"].get(index, {}).get("exp_avg_sq")
+            if isinstance(average, Tensor) and average.is_floating_point() and average.shape != p.shape:
+                raise ValueError(
+                    f"parameter {index} has shape {tuple(p.shape)} and its state in the state dict {tuple(average.shape)}:"
+                    " build the model, and list its parameters, as when it was saved"
+                )
 
 
 def _require(group: dict[str, Any], name: str, holds: bool, bounds: str) -> None:

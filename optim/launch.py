@@ -59,7 +59,7 @@ class Launcher:
         step, sigma, counts, square, square_scale, mean, mean_scale = [0 if t is None else t.data_ptr() for t in own]
         count, dtype = grad.numel(), steps.DTYPES[grad.dtype]
         if storage is None:
-            if p.numel() != count or (bits == 32 and own[3].numel() != count):
+            if p.numel() != count:
                 return None
             return (
                 grad.data_ptr(), low, 0, 0, 0, 0, 0, 0, 0.0, 0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
@@ -123,9 +123,7 @@ def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
         return t is not None and t.dtype == dtype and t.numel() == size and native.plain(t)
 
     fits = plain(step, torch.float32, 1) and plain(sigma, torch.float64, 1)
-    for codes, scale, name in ((*kept[:2], "exp_avg_sq"), (*kept[2:], "exp_avg")):
-        if codes is None and name == "exp_avg":
-            continue
+    for codes, scale in [(kept[0], kept[1])] + ([(kept[2], kept[3])] if kept[2] is not None else []):
         if bits == 32:
             fits = fits and plain(codes, torch.float32, count)
         else:

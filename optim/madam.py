@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, overload
-from weakref import WeakKeyDictionary
+from contextlib import nullcontext
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -17,12 +18,16 @@ from ..quant.log_format import P_SCALE, typical_magnitude
 from ..quant.random_bits import mix64, uniform
 from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
-from .checks import check_hyperparameters
+from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .launch import Launcher
 from .plan import Planned, Scalars, read_flags
 from .release import Release
-from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient
+from .shards import gradient, is_sharded, over_parts, part, part_key, whole
+from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient, recode_averages
 from .update import CodeStep, step_codes, step_floats
+
+Place = tuple[int, tuple[Tensor, dict[str, Any]]]  # a parameter's index in the optimizer, itself and its group
+Places = list[Place]
 
 
 class Madam(Optimizer):
@@ -67,7 +72,8 @@ class Madam(Optimizer):
         bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
             prints none.
         state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 and 4 in a log code, with a float32
-            scale for each 128 (`lognet.quant.block_format`).
+            scale for each 128 (`lognet.quant.block_format`). A change of ``group["state_bits"]`` recodes them at the
+            next step.
         maximize: ascend instead of descend.
         foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
             many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
@@ -103,11 +109,7 @@ class Madam(Optimizer):
     """
 
     _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
-
-    @property
-    def _launcher(self) -> Launcher:
-        """Made when first wanted, and by every copy of an optimizer for itself."""
-        return _LAUNCHERS.setdefault(self, Launcher())
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # copies and unpickled ones too
 
     def __init__(
         self,
@@ -147,6 +149,7 @@ class Madam(Optimizer):
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
+        self._alive.add(self)
 
     @classmethod
     def paper(
@@ -160,6 +163,19 @@ class Madam(Optimizer):
     ) -> Madam:
         """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
         momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
+
+        Args:
+            params, p_scale, g_bound, beta: as in `Madam`, with the paper's values for defaults.
+            lr: eta, a float or a 1-element tensor.
+            kwargs: other arguments of `Madam`, but for those that the paper fixes: affine, warmup, sign_crossing,
+                rounding and momentum.
+
+        Raises:
+            TypeError: one of those fixed is given.
+            ValueError: as `Madam`.
+
+        >>> Madam.paper([torch.nn.Parameter(torch.ones(3))]).defaults["rounding"]
+        'nearest'
         """
         fixed: dict[str, Any] = {
             "affine": 0.0,
@@ -174,6 +190,8 @@ class Madam(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         check_hyperparameters({**self.defaults, **param_group})
         params = param_group["params"]
         if isinstance(params, (set, frozenset)):
@@ -184,7 +202,13 @@ class Madam(Optimizer):
         for p in (p[1] if isinstance(p, tuple) else p for p in params):
             if isinstance(p, Tensor) and not p.is_floating_point():
                 raise TypeError(f"Madam moves real floating-point parameters only, got one of {p.dtype}")
-            if isinstance(p, LogTensor) and not p.is_whole:
+            if isinstance(p, Tensor) and is_sharded(p):
+                if {**self.defaults, **param_group}["state_bits"] != 32:
+                    raise ValueError(
+                        f"state_bits must be 32 for sharded parameters, got one of shape {tuple(p.shape)}: blocks of codes"
+                        " have no rows to be sharded by. Leave out state_bits, or use DistributedDataParallel"
+                    )
+            elif isinstance(p, LogTensor) and not p.is_whole:
                 raise ValueError(
                     f"Madam moves whole LogTensors only, got a view of shape {tuple(p.shape)} into one; pass the"
                     " LogTensor itself, or a copy of that part (view.clone())"
@@ -193,6 +217,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._alive.add(self)
         self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
             for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
@@ -202,8 +227,17 @@ class Madam(Optimizer):
                 values["step"] = torch.tensor(float(values["step"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it."""
+        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it.
+
+        Raises:
+            ValueError: it is that of another optimizer, of parameters of other shapes, or has a hyperparameter out of
+                bounds. Nothing has changed then.
+        """
         loaded: dict[str, Any] = {}
+
+        def check(_: Any, final: dict[str, Any]) -> None:
+            check_state_dict(final, self.param_groups, self.defaults)
+            loaded.update(final)
 
         def restore(_: Any) -> None:
             indices = [i for group in loaded["param_groups"] for i in group["params"]]
@@ -213,7 +247,7 @@ class Madam(Optimizer):
                         self.state[p][name] = value.to(p.device, copy=True)
 
         hooks = [  # between those of users: these give the final state dict, and get the state as it stays
-            self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final)),
+            self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
         try:
@@ -265,32 +299,42 @@ class Madam(Optimizer):
         """
         return Release(self)
 
-    def _advance(self, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> None:
+    def _advance(self, places: Iterable[Place]) -> None:
         """One step of those parameters, given with their index and group, that have a gradient."""
+        moves = self._plan(torch.compiler.is_compiling(), list(places))
         together: dict[Any, list[Planned]] = {}
-        with torch._C.DisableTorchFunctionSubclass():  # which would look at every access to a LogTensor's gradient
-            moves = self._plan(torch.compiler.is_compiling(), places)
         for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
             else:
-                self._move(*move)
-        for joined in together.values():
-            self._move_together(joined)
+                self._move(*move[:5])
+        for joint in together.values():
+            self._move_together(joint)
+        if any(move.parameter is not move.p for move in moves):
+            self._count(moves)
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> list[Planned]:
+    def _plan(self, compiling: bool, places: Places) -> list[Planned]:
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor. Parameters that the native kernels can move they have moved on return.
         """
-        pending = [(p, grad.detach(), index, group) for index, (p, group) in places if (grad := p.grad) is not None]
-        if any(grad.is_sparse for _, grad, _, _ in pending):
+        for group in self.param_groups:
+            check_state_bits(group)
+        quickly = (
+            nullcontext() if any(is_sharded(p) for _, (p, _) in places) else torch._C.DisableTorchFunctionSubclass()
+        )
+        with quickly:  # LogTensors would look at every access to their attributes
+            return self._planned(compiling, places)
+
+    def _planned(self, compiling: bool, places: Places) -> list[Planned]:
+        if any(p.grad is not None and p.grad.is_sparse for _, (p, _) in places):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
+        pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
         ready = not compiling and launch.ready()
         read = [ready and launch.reads(p, grad, group) for p, grad, _, group in pending]
         sound = []
@@ -305,25 +349,39 @@ class Madam(Optimizer):
                     f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
                 )
         moves, rows, launched = [], [], []
+        launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
         hypers = {id(group): launch.hyper_of(group) for group in self.param_groups} if ready else {}
         for p, grad, index, group in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
             if ready and launch.reads(p, grad, group):
-                row = self._launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
+                row = launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
                 if row is not None:
                     rows.append(row)
                     launched.append(p)
                     continue
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
-            moves.append(Planned(p, grad, state, scalars.as_tensors(p.device) if compiling else scalars, group))
+            if is_sharded(p):
+                state = {name: part(value) for name, value in state.items()}
+                if "counts" in state:
+                    state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
+            scalars = scalars.as_tensors(p.device) if compiling else scalars
+            moves.append(Planned(part(p), part(grad), state, scalars, group, p))
         if rows:
             steps.step(rows)
             torch.autograd.graph.increment_version(launched)  # so that a stale backward pass raises
         return moves
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def _count(self, moves: list[Planned]) -> None:
+        """Add to the counts of sharded parameters what their parts counted."""
+        counted = [m for m in moves if is_sharded(m.parameter) and "counts" in m.state]
+        totals = over_parts([m.state["counts"] for m in counted], [m.parameter for m in counted], "sum")
+        for move, total in zip(counted, totals, strict=True):
+            self.state[move.parameter]["counts"] += total
+
     def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
-        lr = float(group["lr"])
+        lr, p = float(group["lr"]), part(p)
         if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
@@ -335,7 +393,8 @@ class Madam(Optimizer):
     def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
         lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
-        unit, rung = (float(p.scale), p.base_precision) if isinstance(p, LogTensor) else (1.0, 1.0)
+        own, key = part(p), mix64(group["seed"], step, index)
+        unit, rung = (float(own.scale), own.base_precision) if isinstance(own, LogTensor) else (1.0, 1.0)
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
         return Scalars(
             lr=lr / rung,
@@ -344,7 +403,7 @@ class Madam(Optimizer):
             correction=1 / (1 - group["beta"] ** step) if correct else 1.0,
             momentum_correction=1 / (1 - group["momentum"] ** step) if correct else 1.0,
             sigma_star=group["p_scale"] * sigma,
-            key=mix64(group["seed"], step, index),
+            key=part_key(key, p) if isinstance(own, LogTensor) else key,
             state_key=mix64(group["seed"], step, index, 1),
         )
 
@@ -381,7 +440,7 @@ class Madam(Optimizer):
 
     def _move_together(self, moves: list[Planned]) -> None:
         """The steps of float parameters of one group, dtype and device, laid end to end."""
-        params, grads, states, scalars, groups = zip(*moves, strict=True)
+        params, grads, states, scalars, groups, _ = zip(*moves, strict=True)
         sizes = [p.numel() for p in params]
         joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
         names = [name for name in AVERAGES if all(name in state for state in states)]
@@ -402,10 +461,11 @@ class Madam(Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)
             add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
-        if isinstance(p, LogTensor) and "counts" not in state:  # state may come from the model before it was wrapped
+        recode_averages(state, grad, _compute(p), group["state_bits"])  # where the group's have been changed
+        if isinstance(part(p), LogTensor) and "counts" not in state:  # the state may be that of the float model
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
-            state["sigma"] = torch.tensor(_typical_magnitude(p, group["p_scale"]), dtype=torch.float64)
+            state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
             add_average(state, "exp_avg", grad, _compute(p), group["state_bits"])
         return state
@@ -414,6 +474,12 @@ class Madam(Optimizer):
         if kind not in self._warned:
             self._warned |= {kind}
             warnings.warn(f"Madam: {message}", stacklevel=2)
+
+
+def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
+    """Whether an optimizer that is alive holds one of these parameters."""
+    wanted = {id(p) for p in params}
+    return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())
 
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
@@ -430,12 +496,15 @@ def _are_finite(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]], read:
     natives = [i for i, is_read in enumerate(read) if is_read]
     others = [i for i, is_read in enumerate(read) if not is_read]
     found = steps.largest_below([grads[i] for i in natives], [limits[i] for i in natives]) if natives else []
-    found += read_flags([(grads[i].abs() < limits[i]).all() for i in others])
+    beyond = [(~(part(grads[i]).abs() < limits[i])).any().to(torch.uint8) for i in others]  # NaN too
+    found += [not flag for flag in read_flags(over_parts(beyond, [pending[i][0] for i in others], "max"))]
     order = dict(zip(natives + others, found, strict=True))
     return [order[i] for i in range(len(pending))]
 
 
-_LAUNCHERS: WeakKeyDictionary[Optimizer, Launcher] = WeakKeyDictionary()
+_LAUNCHERS: weakref.WeakKeyDictionary[Optimizer, Launcher] = (
+    weakref.WeakKeyDictionary()
+)  # optimizers are copied without
 
 
 def _compute(p: Tensor) -> torch.dtype:

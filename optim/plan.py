@@ -45,13 +45,15 @@ class Scalars(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A step of one parameter, about to be made."""
+    """A step of one parameter, about to be made; of a sharded one, of the part that this process holds."""
 
     p: Tensor
     grad: Tensor
     state: dict[str, Any]
     scalars: Scalars
     group: dict[str, Any]
+    parameter: Tensor
+    """As the optimizer knows it: p, or the DTensor that p is the local part of."""
 
 
 def read_flags(flags: list[Tensor]) -> list[bool]:

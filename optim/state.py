@@ -30,12 +30,37 @@ def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dty
         dtype: of 32-bit state (float64 for float64 parameters).
         bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
             ``state[name + "_scale"]``, a float32 for every block of them, in units of the gradient: the largest of a
-            block's averages, and the root of the largest for squares, which themselves may lie beyond float32.
+            block's averages, and the root of the largest for squares, which themselves may lie beyond float32; and
+            ``state["state_bits"]``.
     """
     if bits == 32:
         state[name] = torch.zeros_like(like, dtype=dtype)
     else:
         state[name], state[name + "_scale"] = state_format(name, bits).zeros(like.numel(), like.device)
+        state["state_bits"] = bits
+
+
+def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bits: int) -> None:
+    """Bring the averages of a parameter into `bits` bits if they have others: exactly into 32, else to nearest rungs.
+
+    The arguments are those of `add_average`.
+    """
+    held = state.get("state_bits", bits if "exp_avg_sq_scale" in state else 32)
+    if held == bits:
+        return
+    for name in [name for name in AVERAGES if name in state]:
+        values, scale = state.pop(name), state.pop(name + "_scale", None)
+        power = 1 if _SIGNED[name] else 2  # of the gradient's unit, which scales are in
+        if scale is not None:
+            values = state_format(name, held).decode(values, scale.to(dtype) ** power, like.numel()).view(like.shape)
+        if bits == 32:
+            state[name] = values.to(dtype)
+        else:
+            state[name], scale = state_format(name, bits).encode(values, 0.5)
+            state[name + "_scale"] = scale if power == 1 else root(scale)
+    state["state_bits"] = bits
+    if bits == 32:
+        del state["state_bits"]
 
 
 def largest_gradient(dtype: torch.dtype, bits: int) -> float:

@@ -42,6 +42,12 @@ def default_base_precision(bits: int) -> float:
     """ln 2 / 2^(bits - 3): every width spans about eight octaves (seven at 3 bits, six at 2).
 
     More bits buy finer rungs, not a longer ladder: 2^(bits - 3) rungs to the octave.
+
+    Args:
+        bits: B, 2 to 16; `LogFormat` checks it.
+
+    >>> round(default_base_precision(8), 4), round(math.log2(LogFormat(8).range), 2)  # nats; octaves
+    (0.0217, 7.97)
     """
     return math.log(2.0) * 2.0 ** (3 - bits)
 
@@ -88,7 +94,8 @@ class LogFormat:
 
     Raises:
         TypeError: `bits` is not an int or `base_precision` not a number.
-        ValueError: `bits` outside 2 to 16, `base_precision` not positive and finite, or a range beyond float32.
+        ValueError: `bits` outside 2 to 16, `base_precision` not positive and finite, rungs closer than float32 can tell,
+            or a range beyond float32.
 
     Source: Bernstein et al. 2020, section 4.1. Their 12-bit ladder has the dynamic range 60:
 
@@ -107,6 +114,11 @@ class LogFormat:
         if self.base_precision is None:
             object.__setattr__(self, "base_precision", default_base_precision(self.bits))
         object.__setattr__(self, "base_precision", check_positive("base_precision", self.base_precision))
+        if self.base_precision < 2 * _FLOAT32.eps:
+            raise ValueError(
+                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: rungs as close as that"
+                " are one float32 number"
+            )
         nats, limit = self.last_rung * self.base_precision, math.log(_FLOAT32.max)
         if nats > limit:
             raise ValueError(

@@ -26,15 +26,14 @@ def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | 
     >>> round_to_rungs(torch.tensor([1.0, 0.7, 0.3, 0.0]), rungs, 0.6931, u=0.5).tolist()
     [0, 1, 2, 2]
     """
-    brackets = torch.stack([rungs[:-1], rungs[1:]], dim=1)
-    last = len(brackets) - 1
+    upper, lower = rungs[:-1], rungs[1:]
+    last = len(upper) - 1
     guess = y.log().mul_(-1 / base_precision).clamp_(0, last).to(torch.int32).view(-1)
-    above, below = brackets.index_select(0, guess).unbind(1)
     flat = y.reshape(-1)
-    guess += (flat <= below).to(torch.int32)  # the logarithm is one off at most, and only next to a rung
-    guess -= (flat > above).to(torch.int32)
-    k = guess.clamp_(0, last)
-    above, below = brackets.index_select(0, k).unbind(1)
+    off = (flat <= lower.index_select(0, guess)).to(torch.int32)
+    off -= (flat > upper.index_select(0, guess)).to(torch.int32)
+    k = guess.add_(off).clamp_(0, last)  # the logarithm is one off at most, and only next to a rung
+    above, below = upper.index_select(0, k), lower.index_select(0, k)
     u = u.reshape(-1) if isinstance(u, Tensor) else u
     return (k + (flat - below < u * (above - below)).to(torch.int32)).view(y.shape)
 

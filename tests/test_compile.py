@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.compiler import COMPILED
 from torch import nn
 
 import lognet
@@ -38,3 +39,15 @@ def test_an_embedding_compiles_into_one_graph():
         grads.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(outs[0], outs[1])
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("bits", [3, 8, 10])
+def test_a_compiled_embedding_refuses_indices_outside_its_table(backend, bits):
+    torch._dynamo.reset()
+    model = lognet.wrap(nn.Embedding(7, 1), bits=bits)  # in a table as small as that, no byte is out of bounds
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    assert torch.equal(compiled(torch.tensor([6, 0])), model(torch.tensor([6, 0])))
+    for index in ([0, 7], [-1, 0]):
+        with pytest.raises(RuntimeError, match="index out of range: embedding indices must lie in 0 .. 6"):
+            compiled(torch.tensor(index))

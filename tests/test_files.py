@@ -32,7 +32,7 @@ def test_log_tensors_of_every_width_survive(tmp_path, bits, shape):
     state = {"w": LogTensor.from_float(randn(*shape), bits=bits, base_precision=0.9 * 2.0**-bits, scale=4.0)}
     state["half"] = state["w"].to(torch.bfloat16)
     write_file(tmp_path / "a", state, {})
-    for name, back in read_file(tmp_path / "a").items():
+    for name, back in read_file(tmp_path / "a")[0].items():
         assert_same(back, state[name])
 
 
@@ -42,7 +42,7 @@ def test_dense_tensors_of_every_dtype_survive(tmp_path):
     state["scalar"], state["empty"], state["strided"] = torch.tensor(3), torch.zeros(0, 2), randn(4, 6)[::2].t()
     state["overlapping"] = state["strided"].t()[0]
     write_file(tmp_path / "a", state, {})
-    back = read_file(tmp_path / "a")
+    back = read_file(tmp_path / "a")[0]
     assert back.keys() == state.keys()
     for name in state:
         assert_same(back[name], state[name])
@@ -52,7 +52,7 @@ def test_dense_tensors_of_every_dtype_survive(tmp_path):
 def test_masks_survive(tmp_path, mask):
     w = LogTensor.from_float(randn(6, 10)).set_mask_(mask)
     write_file(tmp_path / "a", {"w": w, "view": w.t()}, {})
-    back = read_file(tmp_path / "a")
+    back = read_file(tmp_path / "a")[0]
     assert_same(back["w"], w)
     assert torch.equal(back["view"], w.t())
     assert torch.equal(back["w"].set_mask_(None), w.clone().set_mask_(None))  # the codes under the mask too
@@ -62,7 +62,7 @@ def test_one_tensor_under_two_names_is_written_once_and_one_tensor_again(tmp_pat
     w, b = LogTensor.from_float(randn(100, 100)), randn(1000)
     write_file(tmp_path / "a", {"w": w, "b": b, "v": w, "c": b}, {})
     assert os.path.getsize(tmp_path / "a") < w.nbytes + 4000 + 1000
-    back = read_file(tmp_path / "a")
+    back = read_file(tmp_path / "a")[0]
     assert back["v"] is back["w"]
     assert back["c"] is back["b"]
 
@@ -80,7 +80,7 @@ def test_drawn_signs_cost_nothing_and_come_back(tmp_path, bits):
     draw_signs_(w, 77)
     write_file(tmp_path / "with", {"w": w}, {})
     write_file(tmp_path / "without", {"w": w}, {"w": 77})
-    assert_same(read_file(tmp_path / "without")["w"], w)
+    assert_same(read_file(tmp_path / "without")[0]["w"], w)
     saved = os.path.getsize(tmp_path / "with") - os.path.getsize(tmp_path / "without")
     assert abs(saved - 40_000 / 8) < 100
     assert os.path.getsize(tmp_path / "without") <= bits * 40_000 / 8 + 600
@@ -180,7 +180,7 @@ def test_a_sound_checksum_over_nonsense_does_not_help(good, change, words):
             planes.pop(f"s.{plane}")
 
     rewritten(good, honest)
-    assert read_file(good).keys() == {"w", "v", "x"}
+    assert read_file(good)[0].keys() == {"w", "v", "x"}
     rewritten(good, change)
     with pytest.raises(ValueError, match=f"good is damaged: .*{words}"):
         read_file(good)
@@ -211,7 +211,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, value, error, word
     write_file(tmp_path / "a", {"x": torch.ones(2)}, {})
     with pytest.raises(error, match=words):
         write_file(tmp_path / "a", {"w": torch.ones(3), "x": value}, {})
-    assert torch.equal(read_file(tmp_path / "a")["x"], torch.ones(2))
+    assert torch.equal(read_file(tmp_path / "a")[0]["x"], torch.ones(2))
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -233,7 +233,7 @@ def test_a_link_stays_a_link_and_a_file_keeps_the_usual_permissions(tmp_path):
     (tmp_path / "link").symlink_to("folder/a")
     write_file(tmp_path / "link", {"x": torch.ones(2)}, {})
     assert (tmp_path / "link").is_symlink()
-    assert torch.equal(read_file(tmp_path / "folder" / "a")["x"], torch.ones(2))
+    assert torch.equal(read_file(tmp_path / "folder" / "a")[0]["x"], torch.ones(2))
     assert (tmp_path / "folder" / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -257,7 +257,7 @@ for _ in range(kills):
     time.sleep(delays.uniform(0.005, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    x = read_file(path)["x"]
+    x = read_file(path)[0]["x"]
     assert bool((x == x[0]).all()) and x.numel() == 200_000
 print(sum(name.endswith(".tmp") for name in os.listdir(os.path.dirname(path))))
 """

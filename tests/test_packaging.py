@@ -5,17 +5,22 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import lognet
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"lognet": "lognet", "optim": "lognet/optim", "quant": "lognet/quant"}  # in the tree -> in an installation
-FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "tests")
 NOT_SHIPPED = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+NATIVE = (
+    "lognet/quant/kernels/_native.so"  # built: in a wheel from where there is a compiler, and in no source distribution
+)
 
 
 def expected_files() -> set[str]:
@@ -25,7 +30,12 @@ def expected_files() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT / folder)
             through_link = any((ROOT / folder / parent).is_symlink() for parent in [inside, *inside.parents])
-            if path.is_file() and not through_link and not NOT_SHIPPED & set(inside.parts) and path.suffix != ".pyc":
+            if (
+                path.is_file()
+                and not through_link
+                and not NOT_SHIPPED & set(inside.parts)
+                and path.suffix not in (".pyc", ".so")
+            ):
                 files.add(f"{installed}/{inside.as_posix()}")
     return files
 
@@ -46,7 +56,9 @@ def built(tmp_path_factory):
     tree.mkdir()
     for name in (*FOLDERS, *FILES):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+            shutil.copytree(
+                ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_SHIPPED, "*.so")
+            )
         else:
             shutil.copy(ROOT / name, tree / name)
     wheel = build("wheel", tree, tmp / "wheel")
@@ -73,7 +85,7 @@ def test_wheel_holds_the_tree(built):
     expected = expected_files()
     assert {"lognet/__init__.py", "lognet/py.typed", "lognet/optim/__init__.py", "lognet/quant/__init__.py"} <= expected
     assert not expected - shipped, "in the tree and not in the wheel: list the package, or its data, in pyproject.toml"
-    assert not shipped - expected, "in the wheel and not in the tree"
+    assert shipped - expected == ({NATIVE} if shutil.which("c++") else set()), "in the wheel and not in the tree"
 
 
 def test_wheel_has_one_top_level_name(built):
@@ -91,6 +103,8 @@ def test_source_distribution_holds_each_file_once(built):
         names = [name.split("/", 1)[1] for name in tar.getnames() if "/" in name]
     assert len(names) == len(set(names))
     assert {"LICENSE", "README.md", "CHANGELOG.md", "optim/__init__.py", "quant/__init__.py"} <= set(names)
+    assert {"setup.py", "quant/kernels/csrc/lognet.h", "quant/kernels/csrc/api.cpp"} <= set(names)
+    assert not [name for name in names if name.endswith(".so")]
     assert not [name for name in names if name.startswith(("lognet/optim", "lognet/quant", "tests"))]
 
 
@@ -100,12 +114,14 @@ def test_metadata(built):
     metadata = email.message_from_bytes(files[name])
     assert metadata["Version"] == lognet.__version__
     assert f"\nversion: {lognet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    keywords = "".join(f"  - {keyword}\n" for keyword in metadata["Keywords"].split(","))
+    assert f"\nkeywords:\n{keywords}references:\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{lognet.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
     required = {line.split(">=")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert required == {"torch", "numpy", "safetensors", "tqdm"}
-    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "clients", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"sweep", "quant", "quality", "bench", "clients", "docs", "paper", "dev"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in files)
 
 
@@ -120,6 +136,8 @@ def test_wheel_works_where_there_is_no_checkout(built, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import lognet, lognet.optim, lognet.quant, lognet.sweep\n"
+        "import lognet.quant.kernels as kernels\n"
+        f"assert (kernels.backend() != 'reference') is {bool(shutil.which('c++'))}\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('lognet')), sep='\\n')"
     )
     done = run(code, cwd=tmp_path)
@@ -127,6 +145,32 @@ def test_wheel_works_where_there_is_no_checkout(built, tmp_path):
     files = done.stdout.splitlines()
     assert len(files) >= 4
     assert all(file.startswith(str(site / "lognet")) for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_types_of_the_wheel_satisfy_a_strict_client(built, tmp_path):
+    """As a user has it: an environment with the wheel in it, a file elsewhere, mypy's own idea of what `py.typed` means."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    [site] = (tmp_path / "venv/lib").glob("python*/site-packages")
+    with zipfile.ZipFile(built[0]) as archive:
+        archive.extractall(site)
+    (site / "ours.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")  # torch and the rest, behind the wheel
+    client = shutil.copy(ROOT / "tests/typed_client.py", tmp_path)
+
+    def mypy(file: Path) -> str:
+        options = ["--strict", "--python-executable", tmp_path / "venv/bin/python", "--cache-dir", tmp_path / "cache"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", *options, file], cwd=tmp_path, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    said = mypy(client)
+    assert said.startswith("Success"), said
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import lognet\nlognet.wrap(3)\nlognet.nothing\nn: str = lognet.held_bytes()\n")
+    said = mypy(wrong)
+    assert [f":{line}: error: " in said for line in (2, 3, 4)] == [True] * 3, said
 
 
 def test_import_optim_from_the_checkout_fails():

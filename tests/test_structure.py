@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = {"lognet": "lognet", "optim": "lognet.optim", "quant": "lognet.quant"}  # folder -> the package it installs as
 CLIENTS = ("examples", "benchmarks")
-PUBLIC_PACKAGES = {"lognet", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"}
+PUBLIC_PACKAGES = {"lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"}
 
 
 class Row(NamedTuple):

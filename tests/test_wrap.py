@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import lognet
 from lognet import LogTensor
@@ -227,17 +228,42 @@ def test_unwrapping_a_float_model_is_an_error():
             change(nn.Linear(2, 2))
 
 
-def test_wrapping_under_an_optimizer_warns():
-    for make in (Madam, lambda p: torch.optim.SGD(p, lr=0.1)):
-        model = nn.Linear(2, 2)
-        optimizer = make(model.parameters())
-        with pytest.warns(UserWarning, match=f"a {type(optimizer).__name__} optimizer holds parameters"):
-            lognet.wrap(model)
-        del optimizer
+def test_wrapping_under_madam_warns():
     model = nn.Linear(2, 2)
-    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
-    lognet.wrap(model)  # warnings are errors
-    assert other is not None
+    optimizer = Madam(model.parameters())
+    model, optimizer, others = *copy.deepcopy((model, optimizer)), Madam(nn.Linear(2, 2).parameters())
+    with pytest.warns(UserWarning, match="a Madam optimizer holds parameters that were just replaced"):
+        lognet.wrap(model)
+    optimizer = Madam(model.parameters())
+    with pytest.warns(UserWarning, match="make the optimizer after"):
+        lognet.requantize(model, bits=10)
+    del optimizer
+    lognet.requantize(model, bits=8)  # warnings are errors
+    assert len(others.param_groups) == 1
+
+
+@pytest.mark.parametrize("change", [lognet.wrap, lambda m: lognet.requantize(m, 10), lognet.unwrap])
+def test_gradients_hooks_and_attributes_go_along(change):
+    model = nn.Linear(4, 3)
+    if change is not lognet.wrap:
+        lognet.wrap(model)
+    seen = []
+    handles = [
+        model.weight.register_hook(lambda grad: seen.append(grad.shape)),
+        model.weight.register_post_accumulate_grad_hook(lambda p: seen.append(p)),
+    ]
+    model.weight.tag, model.bias.grad = "a", torch.ones(3)
+    change(model)
+    assert model.weight.tag == "a"
+    assert torch.equal(model.bias.grad, torch.ones(3))
+    assert vars(model.weight).keys() == {"tag", *vars(nn.Parameter(model.weight.detach()))}
+    model(torch.ones(1, 4)).sum().backward()
+    assert seen[0] == (3, 4)
+    assert seen[1] is model.weight
+    for handle in handles:
+        handle.remove()
+    model(torch.ones(1, 4)).sum().backward()
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(("bits", "new"), [(12, 8), (8, 12), (8, 3)])
@@ -292,15 +318,29 @@ def test_state_dicts_move_between_wrapped_and_float_models(bits):
 
 
 @pytest.mark.parametrize("use_buffers", [True, False])
-def test_a_wrapped_model_can_be_averaged_on_its_ladder(use_buffers):
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    model = lognet.wrap(net())
-    for kwargs in ({}, {"multi_avg_fn": get_ema_multi_avg_fn(0.5)}, {"avg_fn": lambda a, p, n: a + (p - a) / (n + 1)}):
-        average = AveragedModel(model, use_buffers=use_buffers, **kwargs)
+@pytest.mark.parametrize(
+    ("kwargs", "weights"),
+    [
+        ({}, (1 / 3, 2 / 3)),
+        ({"multi_avg_fn": get_ema_multi_avg_fn(0.5)}, (0.25, 0.75)),
+        ({"avg_fn": lambda a, p, n: a + (p - a) / (n + 1)}, (1 / 3, 2 / 3)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:an average held in a LogTensor stands still")
+def test_averages_on_the_ladder_are_those_of_floats_to_the_nearest_rung(use_buffers, kwargs, weights):
+    first, second = lognet.wrap(net(), bits=12), lognet.wrap(net(), bits=12)
+    second.conv.weight.data.mul_(0.5)
+    average = AveragedModel(first, use_buffers=use_buffers, **kwargs)
+    for model in (first, second, second):
         average.update_parameters(model)
-        average.update_parameters(model)
-        torch.testing.assert_close(average.module.conv.weight.detach() + 0, model.conv.weight.detach() + 0)
+    expected = sum(
+        share * m.conv.weight.detach().dequantize() for share, m in zip(weights, (first, second), strict=True)
+    )
+    assert isinstance(average.module.conv.weight, LogTensor)
+    error = (average.module.conv.weight.detach() - expected).abs()
+    lowest = float(first.conv.weight.scale) / first.conv.weight.format.range
+    assert (error <= 2 * first.conv.weight.base_precision * expected.abs() + 2 * lowest).all()
+    assert (expected.abs() > 2 * lowest).float().mean() > 0.5
 
 
 class Shared(nn.Module):

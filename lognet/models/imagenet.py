@@ -141,7 +141,13 @@ class ResNet(nn.Module):
 class MobileNetV1(nn.Module):
     """MobileNet-v1 over an algebra: depthwise convolutions of single tuples, then 1 x 1 convolutions.
 
-    Arguments, shapes and errors are those of `ResNet`, without depth.
+    Args:
+        algebra, width, num_classes, bits, norm, activation, device, dtype: as in `ResNet`.
+
+    Shape: (N, 3, H, W) to (N, num_classes).
+
+    Raises:
+        ValueError: a width that is not positive, an unknown norm or activation.
 
     Source: AlgebraNets, section 4.1 and Figure 2, after Howard et al. 2017 (Table 1 there).
 

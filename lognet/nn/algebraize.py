@@ -59,6 +59,11 @@ class Algebraized:
         replaced: name of each replaced module, and the layer that stands there now.
         kept: name of each other module that holds matrices or kernels, and why it was left as it was.
         parameters: of the model, before and after (those of lazy modules not counted).
+
+    >>> print(algebraize(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)), "H"))
+    replaced 0: AlgebraLinear(...)
+    kept 1: ...
+    99 parameters before, 51 after
     """
 
     model: nn.Module

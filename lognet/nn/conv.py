@@ -138,7 +138,14 @@ class _AlgebraConv(Prunable):
 class AlgebraConv1d(_AlgebraConv):
     """`torch.nn.Conv1d` over an algebra: see `AlgebraConv2d`.
 
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            algebra, bits, layout: as in `AlgebraConv2d`.
+
     Shape: (N, in_channels, L) or (in_channels, L) to (N, out_channels, L') likewise.
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
 
     >>> AlgebraConv1d(8, 16, 3, padding="same", algebra="C")(torch.ones(2, 8, 10)).shape
     torch.Size([2, 16, 10])
@@ -181,7 +188,14 @@ class AlgebraConv2d(_AlgebraConv):
 class AlgebraConv3d(_AlgebraConv):
     """`torch.nn.Conv3d` over an algebra: see `AlgebraConv2d`.
 
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            algebra, bits, layout: as in `AlgebraConv2d`.
+
     Shape: (N, in_channels, D, H, W) or unbatched to (N, out_channels, D', H', W').
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
 
     >>> AlgebraConv3d(4, 8, 2, algebra="H")(torch.ones(1, 4, 3, 3, 3)).shape
     torch.Size([1, 8, 2, 2, 2])
@@ -268,6 +282,15 @@ class _AlgebraConvTranspose(_AlgebraConv):
 class AlgebraConvTranspose1d(_AlgebraConvTranspose):
     """`torch.nn.ConvTranspose1d` over an algebra: see `AlgebraConvTranspose2d`.
 
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype, algebra, bits, layout: as in `AlgebraConvTranspose2d`.
+
+    Shape: (N, in_channels, L) or (in_channels, L) to (N, out_channels, L') likewise.
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
     >>> AlgebraConvTranspose1d(8, 16, 4, stride=2, padding=1, algebra="C")(torch.ones(2, 8, 10)).shape
     torch.Size([2, 16, 20])
     """
@@ -276,10 +299,20 @@ class AlgebraConvTranspose1d(_AlgebraConvTranspose):
 
 
 class AlgebraConvTranspose2d(_AlgebraConvTranspose):
-    """A transposed convolution over an algebra; arguments as `torch.nn.ConvTranspose2d`, others as `AlgebraConv2d`.
+    """A transposed convolution over an algebra: `torch.nn.ConvTranspose2d` with tuples for numbers.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype: as in `torch.nn.ConvTranspose2d`, channels in real numbers, multiples of A.
+        algebra, bits, layout: as in `AlgebraConv2d`.
+
+    Shape: (N, in_channels, H, W) or unbatched to (N, out_channels, H', W').
 
     The weight, (in_channels / A, out_channels / groups / A, kh, kw, A), multiplies from the left here too, so this is
     not the adjoint of an `AlgebraConv2d` with the same weight (that would take the algebra's transpose).
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
 
     >>> AlgebraConvTranspose2d(8, 16, 2, stride=2, algebra="M2C")(torch.ones(2, 8, 5, 5)).shape
     torch.Size([2, 16, 10, 10])
@@ -290,6 +323,15 @@ class AlgebraConvTranspose2d(_AlgebraConvTranspose):
 
 class AlgebraConvTranspose3d(_AlgebraConvTranspose):
     """`torch.nn.ConvTranspose3d` over an algebra: see `AlgebraConvTranspose2d`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype, algebra, bits, layout: as in `AlgebraConvTranspose2d`.
+
+    Shape: (N, in_channels, D, H, W) or unbatched to (N, out_channels, D', H', W').
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
 
     >>> AlgebraConvTranspose3d(4, 4, 2, algebra="D4")(torch.ones(1, 4, 2, 2, 2)).shape
     torch.Size([1, 4, 3, 3, 3])

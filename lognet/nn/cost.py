@@ -58,16 +58,22 @@ class CostModel:
 
     The defaults were measured on one core of an x86-64 server with AVX-512 in float32. A second core divides the
     first three alike, so the choice hardly moves.
+
+    Args:
+        mac: one multiply-accumulate in a large matrix product.
+        move: one element of a matrix read by a product with few inputs (memory-bound).
+        write: one element of an intermediate result or of a built matrix, written and put in order.
+        call: starting one operation.
+
+    >>> phm, model = Shape(16, 16, 16, 64, 64), CostModel()  # 1024 x 1024 at n = 16
+    >>> [model.contract(phm, inputs) < model.materialize(phm, inputs) for inputs in (1, 16, 256)]
+    [True, True, False]
     """
 
     mac: float = 1 / 44e9
-    """One multiply-accumulate in a large matrix product."""
     move: float = 0.25e-9
-    """One element of a matrix read by a product with few inputs (memory-bound)."""
     write: float = 0.5e-9
-    """One element of an intermediate result or of a built matrix, written and put in order."""
     call: float = 15e-6
-    """Starting one operation."""
 
     def materialize(self, shape: Shape, inputs: int) -> float:
         """Seconds to build the matrix and multiply `inputs` vectors by it."""
@@ -87,12 +93,19 @@ _current = DEFAULT
 
 
 def cost_model() -> CostModel:
-    """The model that ``impl="auto"`` asks."""
+    """The model that ``impl="auto"`` asks.
+
+    >>> cost_model() == CostModel()
+    True
+    """
     return _current
 
 
 def set_cost_model(model: CostModel) -> CostModel:
     """Make `model` the one that ``impl="auto"`` asks from now on; returns the one before.
+
+    Args:
+        model: by hand, or from `calibrate`.
 
     >>> before = set_cost_model(CostModel(call=1e-6))
     >>> cost_model().call, set_cost_model(before).call

@@ -55,11 +55,26 @@ def mask_structural_zeros(owner: nn.Module, name: str, values: Tensor, log: LogT
 class FactoredLinear(nn.Module):
     """``y = x W^T + bias`` with a W that is a sum of Kronecker products of parameters: the base of those layers.
 
+    A subclass makes its parameters and gives `factors`; `weight` and `forward` follow from these.
+
     Shapes: input (*, in_features), output (*, out_features), any number of leading dimensions.
 
     Attributes:
         in_features, out_features: as in `torch.nn.Linear`.
         impl: "auto", "materialize" or "contract"; see `lognet.nn.kronecker_linear`. It may be changed at any time.
+
+    Raises:
+        TypeError, ValueError: a size that is not a positive int, an unknown `impl`.
+
+    >>> class Square(FactoredLinear):
+    ...     def __init__(self, side):
+    ...         super().__init__(side**2, side**2)
+    ...         self.A, self.bias = nn.Parameter(torch.randn(1, side, side)), None
+    ...
+    ...     def factors(self):
+    ...         return self.A, self.A
+    >>> Square(3)(torch.randn(5, 9)).shape
+    torch.Size([5, 9])
     """
 
     bias: nn.Parameter | None
@@ -114,6 +129,19 @@ class FactoredEmbedding(nn.Module):
         num_embeddings, embedding_dim, padding_idx: as in `torch.nn.Embedding`. The row at padding_idx is zero and
             gives no gradient, in `forward`, `weight` and `logits` alike.
         impl: how `logits` computes; see `lognet.nn.kronecker_linear`.
+
+    Raises:
+        TypeError, ValueError: a size that is not a positive int, an unknown `impl`, a padding_idx outside the table.
+
+    >>> class Pairs(FactoredEmbedding):
+    ...     def __init__(self):
+    ...         super().__init__(num_embeddings=16, embedding_dim=9)
+    ...         self.A = nn.Parameter(torch.randn(1, 4, 3))
+    ...
+    ...     def factors(self):
+    ...         return self.A, self.A
+    >>> Pairs()(torch.tensor([0, 15])).shape
+    torch.Size([2, 9])
     """
 
     layer_norm = False

@@ -32,6 +32,11 @@ class Flops:
     Attributes:
         total: all of them.
         by_module: of each counted module, by name; several calls of one add up.
+
+    >>> print(flops(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), torch.ones(1, 8)))
+                  32  0
+                   8  1
+                  40  in all
     """
 
     total: int = 0

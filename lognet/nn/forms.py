@@ -201,6 +201,14 @@ def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
 def from_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
     """The inverse of `to_columns`.
 
+    Args:
+        x: any shape, with whole columns along `dim`.
+        algebra: name or `Algebra`.
+        dim: the dimension of the features.
+
+    Raises:
+        ValueError: `dim` has a size that is no multiple of A.
+
     >>> from_columns(to_columns(torch.arange(9), "M3R"), "M3R").tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8]
     """

@@ -103,6 +103,9 @@ def kronecker_rows(
     Returns:
         (*index.shape, columns).
 
+    Raises:
+        TypeError, ValueError: factors of unfit number, shape or dtype.
+
     Source: thesis, section 3.4.2 (lazy rows of a Kronecker product).
 
     >>> a, b = torch.randn(2, 3, 4), torch.randn(2, 5, 6)

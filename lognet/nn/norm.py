@@ -50,7 +50,14 @@ class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
 class AlgebraBatchNorm1d(_AlgebraBatchNorm, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` of tuples: see `AlgebraBatchNorm2d`.
 
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype, algebra, bits: as in
+            `AlgebraBatchNorm2d`.
+
     Shape: (N, num_features) or (N, num_features, L), unchanged.
+
+    Raises:
+        ValueError: as `AlgebraBatchNorm2d`.
 
     >>> AlgebraBatchNorm1d(8, algebra="H")(torch.randn(5, 8)).shape
     torch.Size([5, 8])
@@ -83,7 +90,14 @@ class AlgebraBatchNorm2d(_AlgebraBatchNorm, nn.BatchNorm2d):
 class AlgebraBatchNorm3d(_AlgebraBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` of tuples: see `AlgebraBatchNorm2d`.
 
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype, algebra, bits: as in
+            `AlgebraBatchNorm2d`.
+
     Shape: (N, num_features, D, H, W), unchanged.
+
+    Raises:
+        ValueError: as `AlgebraBatchNorm2d`.
 
     >>> AlgebraBatchNorm3d(4, algebra="C")(torch.randn(5, 4, 2, 2, 2)).shape
     torch.Size([5, 4, 2, 2, 2])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..log_tensor import LogTensor
 from ..quant.log_format import LogFormat, parameter_scale
+from ..recompute import autocast_dtype
 
 
 def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
@@ -38,7 +39,7 @@ def check_bits(bits: int | None) -> int | None:
 
 def check_dtype(input: Tensor, parameter: Tensor, name: str = "input") -> None:
     """Raise TypeError unless `input` has the dtype of the parameters; under autocast both get its own."""
-    if input.dtype != parameter.dtype and not torch.is_autocast_enabled(input.device.type):
+    if input.dtype != parameter.dtype and autocast_dtype(input.device) is None:
         raise TypeError(
             f"{name} is {input.dtype} but the parameters are {parameter.dtype}; convert the one ({name}.to(...)) or the"
             " other (layer.to(...))"

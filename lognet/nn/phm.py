@@ -28,6 +28,9 @@ _HAMILTON = ((+1, -2, -3, -4), (+2, +1, -4, +3), (+3, +4, +1, -2), (+4, -3, +2, 
 def hamilton_rule(device: Any = None, dtype: torch.dtype | None = None) -> Tensor:
     """A (4, 4, 4) such that sum_i A_i q_i is the matrix of the Hamilton product with the quaternion q from the left.
 
+    Args:
+        device, dtype: of the result; torch's defaults if not given.
+
     Source: R2D2, equations 2.6 and 2.7.
 
     >>> i, j = torch.eye(4)[1], torch.eye(4)[2]
@@ -319,8 +322,18 @@ class PHMConv1d(_PHMConv):
 class PHMConv2d(_PHMConv):
     """A 2-dimensional convolution whose kernel is H = sum_i A_i (x) S_i over channels; see `PHMConv1d`.
 
-    S is (n, out_channels / n, in_channels / groups / n, height, width); shapes as in `torch.nn.Conv2d`, the errors
-    those of `PHMConv1d`.
+    Args:
+        in_channels, out_channels, kernel_size, n, stride, padding, dilation, groups, bias, padding_mode, rule,
+            train_rule, bits, device, dtype: as in `PHMConv1d`; sizes one number or a pair, as in `torch.nn.Conv2d`.
+
+    Attributes:
+        A: (n, n, n), None at n = 1.
+        S: (n, out_channels / n, in_channels / groups / n, height, width).
+
+    Shapes: (N, in_channels, H, W) or (in_channels, H, W), as in torch.
+
+    Raises:
+        ValueError: as `PHMConv1d`.
 
     Source: R2D2, section 2.2, applied to every position of the kernel.
 

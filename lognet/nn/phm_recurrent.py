@@ -84,10 +84,20 @@ class PHMLSTM(FactoredLSTM):
 
 
 class PHMGRU(FactoredGRU):
-    """A GRU whose linear transformations are PHMs; see `PHMLSTM` for arguments, shapes and errors.
+    """A GRU whose linear transformations are PHMs: `torch.nn.GRU` with a smaller number of parameters.
 
     Six PHMs a layer, or two with `fused`; gates in the order r, z, n of `torch.nn.GRU`, and as there two biases,
     bias_ih and bias_hh, each (3 hidden_size,).
+
+    Args:
+        input_size, hidden_size, n, num_layers, bias, batch_first, dropout, bidirectional, fused, rule, share_rule,
+            impl, bits, device, dtype: as in `PHMLSTM`.
+
+    Shapes: as in `torch.nn.GRU`, packed sequences included: input (L, N, input_size), state
+    (num_layers * directions, N, hidden_size).
+
+    Raises:
+        ValueError: as `PHMLSTM`.
 
     >>> gru = PHMGRU(8, 12, n=4, bidirectional=True)
     >>> gru(torch.randn(5, 2, 8))[0].shape
@@ -155,7 +165,17 @@ class _KroneckerRNN(FactoredRNN):
 
 
 class KroneckerLSTM(_KroneckerRNN, FactoredLSTM):
-    """An LSTM whose linear transformations are sums of `rank` Kronecker products; see `PHMLSTM` and `KroneckerLinear`.
+    """An LSTM whose linear transformations are sums of `rank` Kronecker products.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, fused, impl, bits, device,
+            dtype: as in `PHMLSTM`; any sizes.
+        rank, sizes: as in `KroneckerLinear`.
+
+    Shapes: as in `PHMLSTM`.
+
+    Raises:
+        TypeError, ValueError: as `KroneckerLinear`; an input or state of the wrong shape.
 
     >>> lstm = KroneckerLSTM(6, 8, rank=2)
     >>> lstm(torch.randn(5, 6))[0].shape
@@ -164,7 +184,17 @@ class KroneckerLSTM(_KroneckerRNN, FactoredLSTM):
 
 
 class KroneckerGRU(_KroneckerRNN, FactoredGRU):
-    """A GRU whose linear transformations are sums of `rank` Kronecker products; see `PHMGRU` and `KroneckerLinear`.
+    """A GRU whose linear transformations are sums of `rank` Kronecker products.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, fused, impl, bits, device,
+            dtype: as in `PHMGRU`; any sizes.
+        rank, sizes: as in `KroneckerLinear`.
+
+    Shapes: as in `PHMGRU`.
+
+    Raises:
+        TypeError, ValueError: as `KroneckerLinear`; an input or state of the wrong shape.
 
     >>> gru = KroneckerGRU(6, 8, rank=2)
     >>> gru(torch.randn(5, 6))[0].shape

@@ -210,7 +210,14 @@ class KroneckerMultiheadAttention(FactoredMultiheadAttention):
     """Multi-head attention whose projections are sums of `rank` Kronecker products; see `PHMMultiheadAttention`.
 
     Args:
-        rank, sizes: as in `KroneckerLinear`. The others as in `PHMMultiheadAttention`.
+        embed_dim, num_heads, dropout, bias, kdim, vdim, batch_first, fused, impl, bits, device, dtype: as in
+            `PHMMultiheadAttention`.
+        rank, sizes: as in `KroneckerLinear`.
+
+    Shapes: as in `torch.nn.MultiheadAttention`.
+
+    Raises:
+        TypeError, ValueError: as `KroneckerLinear`; heads that do not divide embed_dim.
 
     Source: "Shapeshifter", section 4.3.
 
@@ -322,7 +329,13 @@ class PHMTransformerEncoderLayer(nn.TransformerEncoderLayer):
 class PHMTransformerDecoderLayer(nn.TransformerDecoderLayer):
     """`torch.nn.TransformerDecoderLayer` with PHMs for all of its linear transformations.
 
-    Arguments, shapes and source as for `PHMTransformerEncoderLayer`.
+    Args:
+        d_model, nhead, n, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias, fused,
+            rule, share_rule, impl, bits, device, dtype: as in `PHMTransformerEncoderLayer`.
+
+    Shapes: as in `torch.nn.TransformerDecoderLayer`.
+
+    Source: as for `PHMTransformerEncoderLayer`.
 
     >>> layer = PHMTransformerDecoderLayer(16, 4, n=4, dim_feedforward=32)
     >>> layer(torch.randn(5, 2, 16), torch.randn(7, 2, 16)).shape
@@ -372,6 +385,11 @@ class PHMTransformerEncoder(nn.TransformerEncoder):
         share_rule: one A for all layers.
         rule, bits, options: as in `PHMTransformerEncoderLayer`.
 
+    Shapes: (S, N, d_model), unchanged.
+
+    Raises:
+        ValueError: as `PHMTransformer`; num_layers below 1.
+
     >>> encoder = PHMTransformerEncoder(2, 16, 4, n=4, dim_feedforward=32, share_rule=True)
     >>> encoder(torch.randn(5, 2, 16)).shape, encoder.layers[0].linear1.A is encoder.layers[1].linear2.A
     (torch.Size([5, 2, 16]), True)
@@ -400,7 +418,13 @@ class PHMTransformerEncoder(nn.TransformerEncoder):
 class PHMTransformerDecoder(nn.TransformerDecoder):
     """A stack of `PHMTransformerDecoderLayer`, which `torch.nn.TransformerDecoder` runs.
 
-    Arguments as for `PHMTransformerEncoder`.
+    Args:
+        num_layers, d_model, nhead, n, norm, rule, share_rule, bits, options: as in `PHMTransformerEncoder`.
+
+    Shapes: target (T, N, d_model) and the encoder's output (S, N, d_model) to (T, N, d_model).
+
+    Raises:
+        ValueError: as `PHMTransformer`; num_layers below 1.
 
     >>> decoder = PHMTransformerDecoder(2, 16, 4, n=4, dim_feedforward=32)
     >>> decoder(torch.randn(5, 2, 16), torch.randn(7, 2, 16)).shape
@@ -437,6 +461,9 @@ class PHMTransformer(nn.Transformer):
         fused, rule, share_rule, impl, bits: as in `PHMTransformerEncoderLayer`; share_rule has one A for the whole.
 
     Shapes: as in torch: source (S, N, d_model) and target (T, N, d_model) to (T, N, d_model).
+
+    Raises:
+        ValueError: n does not divide the sizes, nhead not d_model; an unfit rule.
 
     Source: R2D2, section 3.2.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .. import autograd
 from ..autograd import Form, dense
+from ..recompute import autocast_dtype, in_transform
 from .algebra import Algebra
 from .forms import Columns, WeightForm, columns_of
 
@@ -168,9 +169,9 @@ class Products:
             self.best = ComplexProduct(algebra)
 
     def choose(self, x: Tensor) -> RealProduct:
-        """The fastest that takes x: complex numbers are neither of half precision nor compiled."""
-        suits = x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
-        return self.best if suits and not torch.is_autocast_enabled(x.device.type) else self.real
+        """The fastest that takes x: complex numbers are neither of half precision nor compiled nor transformed."""
+        suits = x.dtype in (torch.float32, torch.float64) and autocast_dtype(x.device) is None
+        return self.best if suits and not torch.compiler.is_compiling() and not in_transform() else self.real
 
 
 @lru_cache(maxsize=64)

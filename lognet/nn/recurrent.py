@@ -185,8 +185,15 @@ class _Cell(_Recurrent):
 class AlgebraGRUCell(_Cell):
     """One step of a GRU over an algebra: `torch.nn.GRUCell`, see `AlgebraGRU`.
 
+    Args:
+        input_size, hidden_size, bias, device, dtype, algebra, bits: as in `AlgebraGRU`.
+
     Shape: input (N, input_size) or (input_size,), hx (N, hidden_size) or (hidden_size,), zeros if not given; returns
     the new hx.
+
+    Raises:
+        ValueError: a width that is not a multiple of A, an input or hx of another shape.
+        TypeError: an input or hx of another dtype than the parameters, outside autocast.
 
     >>> AlgebraGRUCell(8, 12, algebra="H")(torch.ones(5, 8)).shape
     torch.Size([5, 12])
@@ -201,8 +208,15 @@ class AlgebraGRUCell(_Cell):
 class AlgebraLSTMCell(_Cell):
     """One step of an LSTM over an algebra: `torch.nn.LSTMCell`, see `AlgebraLSTM`.
 
+    Args:
+        input_size, hidden_size, bias, device, dtype, algebra, bits: as in `AlgebraLSTM`.
+
     Shape: input (N, input_size) or (input_size,), hx = (h, c), each (N, hidden_size) or (hidden_size,), zeros if not
     given; returns the new (h, c).
+
+    Raises:
+        ValueError: a width that is not a multiple of A, an input or hx of another shape.
+        TypeError: an input or hx of another dtype than the parameters, outside autocast.
 
     >>> h, c = AlgebraLSTMCell(8, 12, algebra="M2R")(torch.ones(5, 8))
     >>> h.shape, c.shape
@@ -334,6 +348,7 @@ class AlgebraGRU(_Layers):
         input_size, hidden_size: real scalars, multiples of A.
         num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as in torch.nn. Dropout between layers is
             component-wise.
+        proj_size: 0, since torch.nn has no projections but in LSTMs.
         algebra: name or `Algebra`.
         bits: None for float parameters, or B for LogTensors.
 
@@ -368,8 +383,17 @@ class AlgebraLSTM(_Layers):
         (i, f, g, o) &= (\sigma, \sigma, 	anh, \sigma)(W_i x + b_i + W_h h + b_h) \
         c' &= f * c + i * g, \qquad h' = o * 	anh(c')
 
-    Arguments, shapes and errors are those of `AlgebraGRU`; hx is (h, c), and weights have four gates (i, f, g, o). With
-    `proj_size`, a multiple of A below hidden_size, h' is W_r (o * tanh(c')), of proj_size real scalars, in the output too.
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype, algebra, bits: as
+            in `AlgebraGRU`.
+        proj_size: a multiple of A below hidden_size: h' is W_r (o * tanh(c')), of so many real scalars, in the output
+            too. Default 0: no projection.
+
+    Shape: as in `AlgebraGRU`; hx is (h, c), and weights have four gates (i, f, g, o).
+
+    Raises:
+        ValueError: as `AlgebraGRU`; a proj_size that is not a multiple of A below hidden_size.
+        TypeError: as `AlgebraGRU`.
 
     Source: AlgebraNets, section 2.3 ("tanh and sigmoid can also be applied component-wise as part of GRUs and LSTMs").
 

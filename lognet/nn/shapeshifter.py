@@ -97,8 +97,13 @@ class LowRankLinear(FactoredLinear):
     Kronecker sum too, of columns and rows, and runs through the same core.
 
     Args:
-        rank: r, at least 1. The other arguments, shapes, errors and the variance of U V are those of
-            `KroneckerLinear`.
+        rank: r, at least 1.
+        in_features, out_features, bias, impl, bits, device, dtype: as in `KroneckerLinear`, whose variance U V has.
+
+    Shapes: (*, in_features) to (*, out_features).
+
+    Raises:
+        TypeError, ValueError: as `KroneckerLinear`.
 
     Source: thesis, section 4.2.
 
@@ -223,8 +228,15 @@ class KroneckerEmbedding(FactoredEmbedding):
 class LowRankEmbedding(FactoredEmbedding):
     """An embedding whose table is U V of rank r: the baseline of the factored embeddings.
 
-    U (num_embeddings, rank) and V (rank, embedding_dim). Arguments, shapes and errors are those of
-    `KroneckerEmbedding`, without `sizes`.
+    U (num_embeddings, rank) and V (rank, embedding_dim).
+
+    Args:
+        num_embeddings, embedding_dim, rank, padding_idx, impl, bits, device, dtype: as in `KroneckerEmbedding`.
+
+    Shapes: as in `KroneckerEmbedding`.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `KroneckerEmbedding`.
 
     >>> embedding = LowRankEmbedding(1000, 64, rank=4)
     >>> sum(p.numel() for p in embedding.parameters()), embedding(torch.tensor([5, 7])).shape

@@ -9,18 +9,32 @@ The rooms: `plan` says what is compared, `data` and `models` say on what, `train
 Its data, networks and ways to train them alike are public, for other comparisons on the same tasks.
 """
 
-from .data import CONTEXT, Dataset, epoch_order, load_digits, load_text, text_windows
+from .data import (
+    CONTEXT,
+    Dataset,
+    crop_and_flip,
+    epoch_order,
+    load_cifar10,
+    load_cifar100,
+    load_digits,
+    load_text,
+    text_windows,
+)
 from .errors import SweepError
-from .models import ConvNet, Transformer
+from .models import ConvNet, ResNet18, Transformer
 from .train import schedule, stream
 
 __all__ = [
     "CONTEXT",
     "ConvNet",
     "Dataset",
+    "ResNet18",
     "SweepError",
     "Transformer",
+    "crop_and_flip",
     "epoch_order",
+    "load_cifar10",
+    "load_cifar100",
     "load_digits",
     "load_text",
     "schedule",

@@ -33,6 +33,7 @@ examples:
   lognet sweep                                        the default: 2 tasks, 5 contenders, 3 seeds, minutes on 2 cores
   lognet sweep --text book.txt --precisions fp32 8 6  your own text
   lognet sweep --tasks cifar10 --cifar10 ~/data       ResNet-18 on your copy of CIFAR-10 (give it a GPU)
+  lognet sweep --precisions 8 8/8/8 8/fixed8/fixed8   activations and gradients in few bits too
   lognet sweep --tasks digits --model R C H M2R       layers over algebras
   lognet sweep --tasks text --model R R@32 PHM4 K4    factored layers, and a narrower network of plain ones"""
 
@@ -58,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["fp32", "12", "10", "8"],
         metavar="P",
-        help="fp32 (Adam and Madam) and numbers of bits, 2 to 16, for Madam (default: fp32 12 10 8)",
+        help="fp32 (Adam and Madam) and, for Madam, bits of the weights, 2 to 16, or of weights/activations/gradients,"
+        " as in 8/8/8; these two may also be fp32, fixed8, float8, e5m2 or block8 (default: fp32 12 10 8)",
     )
     p.add_argument(
         "--model",
@@ -128,7 +130,7 @@ def _jobs(asked: int | None, tasks: Sequence[str]) -> int:
 
 def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence[str], seeds: Sequence[int]) -> str:
     """The command that gives the same runs, in one spelling, for the report."""
-    precisions = _unique(["fp32" if c.bits is None else str(c.bits) for c in who])
+    precisions = _unique([c.precision for c in who])
     words = ["python", "-m", "lognet.sweep", "--tasks", *tasks, "--precisions", *precisions]
     models = _models(args.model)
     words += ["--model", *models] if models != [REAL] else []

@@ -36,6 +36,16 @@ class Dataset:
 
     For images, ``train_x`` is ``[n, channels, height, width]`` float32 and ``train_y`` the class of each; for text both
     are the one long row of symbol numbers, and windows are cut from it as training goes.
+
+    Args:
+        train_x, train_y, test_x, test_y: the tensors, (n, channels, height, width) and (n,), or for text (characters,).
+        classes: number of classes, or of symbols.
+        digest: SHA-256 of the tensors, in hexadecimal.
+        origin: where they come from, in words.
+
+    >>> data = load_digits()
+    >>> data.train_x.shape, data.classes, data.origin
+    (torch.Size([899, 1, 8, 8]), 10, 'UCI digits, as shipped by scikit-learn')
     """
 
     train_x: Tensor
@@ -83,6 +93,13 @@ def load_digits() -> Dataset:
     """The 1,797 UCI handwritten digits, 8 x 8 pixels, that scikit-learn ships; half of each class is held out.
 
     Half rather than a tenth: networks get nearly all digits right, and only a large test set tells them apart.
+
+    Raises:
+        SweepError: scikit-learn is not installed.
+
+    >>> data = load_digits()
+    >>> len(data.train_x), len(data.test_x)
+    (899, 898)
     """
     try:
         from sklearn.datasets import load_digits as sklearn_digits
@@ -127,6 +144,16 @@ def load_text(path: Path | None = None) -> Dataset:
 
     The alphabet comes from the training part alone; a held-out character that is not in it counts as the shared
     symbol for rare characters, which the model has to predict like any other.
+
+    Args:
+        path: of a UTF-8 file of at least 1,280 characters. Default None: the language reference inside CPython.
+
+    Raises:
+        SweepError: the file cannot be read, is not UTF-8 or is too short.
+
+    >>> data = load_text()
+    >>> data.train_x.dtype, data.train_x is data.train_y, len(data.train_x) > 9 * len(data.test_x) - 10
+    (torch.int64, True, True)
     """
     text = own_prose() if path is None else read_text(path)
     cut = len(text) * 9 // 10
@@ -141,7 +168,19 @@ def load_text(path: Path | None = None) -> Dataset:
 
 
 def text_windows(test: Tensor, context: int = CONTEXT) -> tuple[Tensor, Tensor]:
-    """Held-out text as side-by-side windows (inputs, targets), every character but the first predicted once."""
+    """Held-out text as side-by-side windows (inputs, targets), every character but the first predicted once.
+
+    Args:
+        test: symbol numbers, (characters,).
+        context: characters of a window.
+
+    Returns:
+        Inputs and targets, each (windows, context); what does not fill a window is left out.
+
+    >>> inputs, targets = text_windows(torch.arange(6), context=2)
+    >>> inputs.tolist(), targets.tolist()
+    ([[0, 1], [2, 3]], [[1, 2], [3, 4]])
+    """
     count = (len(test) - 1) // context
     used = count * context
     return test[:used].reshape(count, context), test[1 : used + 1].reshape(count, context)
@@ -167,12 +206,12 @@ class _ArraysOnly(pickle.Unpickler):
             ("_codecs", "encode"): _codecs.encode,  # how Python 3 writes bytes in protocol 2
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 file does")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file does")
         return allowed[module, name]
 
 
-def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
-    """Images ``[n, 3, 32, 32]`` uint8 and labels of one CIFAR-10 file, checked."""
+def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classes: int = 10) -> tuple[Tensor, Tensor]:
+    """Images ``[n, 3, 32, 32]`` uint8 and labels of one CIFAR file, checked."""
     import numpy as np
 
     try:
@@ -181,38 +220,68 @@ def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
     except OSError as e:
         raise SweepError(f"cannot read {path}: {e.strerror or e}") from e
     except Exception as e:  # a corrupt pickle can raise almost anything; none of it is news to the user
-        raise SweepError(f"{path} is not a CIFAR-10 batch: {e}") from e
+        raise SweepError(f"{path} is not a {kind} batch: {e}") from e
     data = content.get(b"data") if isinstance(content, dict) else None
-    labels = content.get(b"labels") if isinstance(content, dict) else None
+    labels = content.get(key.encode()) if isinstance(content, dict) else None
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        raise SweepError(f"{path} is not a CIFAR-10 batch: b'data' should be a uint8 array of rows of 3072 bytes")
+        raise SweepError(f"{path} is not a {kind} batch: b'data' should be a uint8 array of rows of 3072 bytes")
     if not isinstance(labels, list) or len(labels) != len(data) or len(data) == 0:
-        raise SweepError(
-            f"{path} is not a CIFAR-10 batch: b'labels' should list one class for each of {len(data)} rows"
-        )
-    if not all(isinstance(y, int) and 0 <= y < 10 for y in labels):
-        raise SweepError(f"{path} is not a CIFAR-10 batch: its labels should be integers from 0 to 9")
+        raise SweepError(f"{path} is not a {kind} batch: b'{key}' should list one class for each of {len(data)} rows")
+    if not all(isinstance(y, int) and 0 <= y < classes for y in labels):
+        raise SweepError(f"{path} is not a {kind} batch: its labels should be integers from 0 to {classes - 1}")
     return torch.from_numpy(np.ascontiguousarray(data)).reshape(-1, 3, 32, 32), torch.tensor(labels)
 
 
 def load_cifar10(folder: Path) -> Dataset:
     """The standard CIFAR-10 files (``data_batch_1`` to ``5`` and ``test_batch``), as downloaded and unpacked.
 
-    ``folder`` is ``cifar-10-batches-py`` or the folder that holds it.  Images stay uint8; they are normalised by
-    `normalise_cifar10` a batch at a time, which keeps the set at 180 MB.
+    Images are uint8 [n, 3, 32, 32], 180 MB in all: normalise a batch at a time. The files are pickles, read by an
+    unpickler that admits arrays and containers and nothing that could run code.
+
+    Args:
+        folder: ``cifar-10-batches-py``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
     """
-    if not folder.is_dir():
-        raise SweepError(f"the CIFAR-10 folder {folder} does not exist; give the folder of the unpacked archive")
-    inner = folder / "cifar-10-batches-py"
-    where = inner if inner.is_dir() else folder
-    missing = [name for name in [*_CIFAR_TRAIN, "test_batch"] if not (where / name).is_file()]
-    if missing:
-        raise SweepError(f"the CIFAR-10 folder {where} lacks {', '.join(missing)} (the python version is needed)")
+    where = _cifar_folder(folder, "CIFAR-10", "cifar-10-batches-py", [*_CIFAR_TRAIN, "test_batch"])
     parts = [_cifar_batch(where / name) for name in _CIFAR_TRAIN]
     train_x, train_y = (torch.cat(z) for z in zip(*parts, strict=True))
     test_x, test_y = _cifar_batch(where / "test_batch")
     digest = _digest(train_x, train_y, test_x, test_y)
     return Dataset(train_x, train_y, test_x, test_y, 10, digest, "CIFAR-10, python version")
+
+
+def load_cifar100(folder: Path) -> Dataset:
+    """The standard CIFAR-100 files (``train`` and ``test``), with their 100 fine labels; otherwise as `load_cifar10`.
+
+    Args:
+        folder: ``cifar-100-python``, or the folder that holds it.
+
+    Raises:
+        SweepError: no such folder, files that are missing or of another kind.
+
+    No example: it needs the data set.
+    """
+    where = _cifar_folder(folder, "CIFAR-100", "cifar-100-python", ["train", "test"])
+    train_x, train_y = _cifar_batch(where / "train", "CIFAR-100", "fine_labels", 100)
+    test_x, test_y = _cifar_batch(where / "test", "CIFAR-100", "fine_labels", 100)
+    digest = _digest(train_x, train_y, test_x, test_y)
+    return Dataset(train_x, train_y, test_x, test_y, 100, digest, "CIFAR-100, python version")
+
+
+def _cifar_folder(folder: Path, kind: str, archive: str, files: list[str]) -> Path:
+    """Where the files are: in the folder of that archive's name, or in the folder that holds it."""
+    if not folder.is_dir():
+        raise SweepError(f"the {kind} folder {folder} does not exist; give the folder of the unpacked archive")
+    inner = folder / archive
+    where = inner if inner.is_dir() else folder
+    missing = [name for name in files if not (where / name).is_file()]
+    if missing:
+        raise SweepError(f"the {kind} folder {where} lacks {', '.join(missing)} (the python version is needed)")
+    return where
 
 
 _CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -226,22 +295,55 @@ def normalise_cifar10(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The usual augmentation: a random 32 x 32 crop of the image padded by 4, mirrored half the time."""
-    n, _, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
-    top, left = torch.randint(0, 9, (2, n), generator=generator).to(images.device)
+def crop_and_flip(images: Tensor, generator: torch.Generator, size: int = 32, padding: int = 4) -> Tensor:
+    """The usual augmentation: a random crop of each image padded by zeros, mirrored half the time.
+
+    Args:
+        images: of any dtype, square.
+        generator: of the crops and mirrors, on the CPU.
+        size: side of the crops, in pixels.
+        padding: pixels of zeros on each side.
+
+    Shape: (n, channels, side, side) to (n, channels, size, size).
+
+    Raises:
+        ValueError: images that are not square, or smaller than `size` with their padding.
+
+    >>> crop_and_flip(torch.zeros(2, 3, 32, 32), torch.Generator().manual_seed(0), size=24, padding=0).shape
+    torch.Size([2, 3, 24, 24])
+    """
+    n, _, side, across = images.shape
+    room = side + 2 * padding - size
+    if side != across or room < 0:
+        raise ValueError(
+            f"images must be square and, with {padding} on each side, at least {size} wide: {images.shape}"
+        )
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    top, left = torch.randint(0, room + 1, (2, n), generator=generator).to(images.device)
     mirrored = (torch.rand(n, generator=generator) < 0.5).to(images.device)
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    across = torch.arange(width, device=images.device).expand(n, width)
-    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - across, across)
+    along = torch.arange(size, device=images.device).expand(n, size)
+    rows = top[:, None] + along
+    columns = left[:, None] + torch.where(mirrored[:, None], size - 1 - along, along)
     picture = torch.arange(n, device=images.device)[:, None, None]
     # Indices with a slice between them put the indexed axes first: [n, height, width, channels].
     return padded[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def epoch_order(examples: int, batch: int, generator: torch.Generator) -> list[Tensor]:
-    """One epoch of shuffled batches; the last incomplete one is dropped so that every step costs the same."""
+    """One epoch of shuffled batches; the last incomplete one is dropped so that every step costs the same.
+
+    Args:
+        examples: how many there are.
+        batch: how many make a batch; all of them if there are fewer.
+        generator: of the order, for instance a `stream`.
+
+    Returns:
+        For each step the numbers of its examples, int64 of shape (batch,).
+
+    >>> order = epoch_order(7, 3, torch.Generator().manual_seed(0))
+    >>> len(order), order[0].shape, len(torch.cat(order).unique())
+    (2, torch.Size([3]), 6)
+    """
     order = torch.randperm(examples, generator=generator)
     batch = min(batch, examples)
     return [order[i * batch : (i + 1) * batch] for i in range(math.floor(examples / batch))]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class SweepError(ValueError):
-    """The request cannot be carried out; raised before anything is changed.  The message names the remedy."""
+    """The request cannot be carried out; raised before anything is changed.  The message names the remedy.
+
+    >>> from pathlib import Path
+    >>> from lognet.sweep import load_text
+    >>> load_text(Path("no-such-file"))
+    Traceback (most recent call last):
+    ...
+    lognet.sweep.errors.SweepError: cannot read the text no-such-file: No such file or directory
+    """
 
 
 class RunFailed(RuntimeError):

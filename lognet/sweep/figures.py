@@ -250,12 +250,18 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 def _by_bits(summary: TaskSummary) -> list[Row]:
     """Rows from few bits to many: the axis of bits, with both FP32 contenders at its end."""
-    return sorted(summary.rows, key=lambda row: (row.contender.bits or 32, row.contender.optimizer != "madam"))
+    place = lambda c: (c.bits or 32, c.optimizer != "madam", c.order)
+    return sorted(summary.rows, key=lambda row: place(row.contender))
+
+
+def _column_name(contender: Contender) -> str:
+    if contender.bits is None:
+        return f"FP32\n{contender.optimizer.capitalize()}"
+    return contender.precision.replace("/", "\n") if contender.quantized else f"{contender.bits}\nbits"
 
 
 def _name_columns(ax: Any, rows: Sequence[Row]) -> None:
-    names = [f"FP32\n{r.contender.optimizer.capitalize()}" if r.contender.bits is None else f"{r.contender.bits}\nbits"
-             for r in rows]  # fmt: skip
+    names = [_column_name(row.contender) for row in rows]
     ax.set_xticks(range(len(rows)), names, color=INK, fontsize=9)
     ax.set_xlim(-0.6, len(rows) - 0.3)
 

@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Three 3 x 3 convolutions with batch norm for 8 x 8 pictures; about 60 thousand weights."""
+    """Three 3 x 3 convolutions with batch norm for 8 x 8 pictures; about 60 thousand weights.
+
+    Args:
+        classes: number of logits.
+        width: channels of the first convolution; the others have twice as many.
+
+    Shape: (N, 1, 8, 8) to (N, classes).
+
+    >>> import torch
+    >>> ConvNet(10)(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, classes: int, width: int = 32) -> None:
         super().__init__()
@@ -57,7 +68,24 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A causal transformer over symbols; about 120 thousand weights at width 64."""
+    """A causal transformer over symbols; about 120 thousand weights at width 64.
+
+    Args:
+        symbols: size of the alphabet.
+        context: the longest sequence that it can read.
+        width: features of a symbol, a multiple of `heads`.
+        heads: of attention.
+        layers: blocks of attention and perceptron.
+
+    Shape: int64 (N, L) with L at most `context`, to logits (N, L, symbols).
+
+    Raises:
+        ValueError: a width that is not a multiple of heads.
+
+    >>> import torch
+    >>> Transformer(symbols=50, context=64)(torch.zeros(2, 10, dtype=torch.long)).shape
+    torch.Size([2, 10, 50])
+    """
 
     def __init__(self, symbols: int, context: int, width: int = 64, heads: int = 4, layers: int = 2) -> None:
         super().__init__()
@@ -94,7 +122,20 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 for 32 x 32 pictures (3 x 3 stem, no first pooling), 11.2 million weights at width 64."""
+    """ResNet-18 for 32 x 32 pictures (3 x 3 stem, no first pooling), 11.2 million weights at width 64.
+
+    Args:
+        classes: logits.
+        width: channels of the first of its four stages; each has twice those of the one before.
+
+    Shape: (n, 3, height, width) to (n, classes).
+
+    Source: He et al. 2016, as usual on CIFAR.
+
+    >>> import torch
+    >>> ResNet18(10, width=4)(torch.ones(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()

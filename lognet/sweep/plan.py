@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..layer_quantizers import check_quantizers
 from ..optim import Madam
+from ..quant import as_quantizer
 from .data import Dataset, load_cifar10, load_digits, load_text
 from .errors import SweepError
 from .variants import REAL, Variant
@@ -171,36 +173,84 @@ SCHEDULE: dict[str, Any] = {"kind": "warm-up then cosine", "warmup_share": 0.2, 
 
 @dataclass(frozen=True)
 class Contender:
-    """An optimizer at a precision; ``bits`` is None in FP32."""
+    """An optimizer at a precision; ``bits``, of the weights, is None in FP32.
+
+    `activation` and `gradient` are names of quantizers (`lognet.quant.as_quantizer`), None in FP32.
+    """
 
     optimizer: str
     bits: int | None
+    activation: str | None = None
+    gradient: str | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Contender:
+        """The contender of a run's record; older ones say nothing of activations and gradients."""
+        return cls(record["optimizer"], record["bits"], record.get("activation"), record.get("gradient"))
+
+    @property
+    def precision(self) -> str:
+        """As ``--precisions`` spells it: ``fp32``, ``8``, ``8/8/8`` or ``8/fixed8/fp32``."""
+        if self.bits is None:
+            return "fp32"
+        if self.quantized:
+            return "/".join([str(self.bits), *(name or "fp32" for name in (self.activation, self.gradient))])
+        return str(self.bits)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether activations or gradients are in few bits too."""
+        return self.activation is not None or self.gradient is not None
 
     @property
     def key(self) -> str:
-        return f"{self.optimizer}-{self.bits or 'fp32'}"
+        return f"{self.optimizer}-{self.precision}"
 
     @property
     def label(self) -> str:
-        return f"FP32 {self.optimizer.capitalize()}" if self.bits is None else f"{self.bits}-bit Madam"
+        if self.bits is None:
+            return f"FP32 {self.optimizer.capitalize()}"
+        return f"{self.precision} Madam" if self.quantized else f"{self.bits}-bit Madam"
 
     @property
-    def order(self) -> tuple[int, int]:
-        """FP32 Adam, FP32 Madam, then from many bits to few."""
-        return (0 if self.optimizer == "adam" else 1, -(self.bits or 32))
+    def order(self) -> tuple[int, int, bool, str]:
+        """FP32 Adam, FP32 Madam, then from many bits of weights to few, those with activations in FP32 first."""
+        return (0 if self.optimizer == "adam" else 1, -(self.bits or 32), self.quantized, self.precision)
 
 
 def contenders(precisions: Iterable[str]) -> list[Contender]:
-    """The contenders that ``--precisions`` names: ``fp32`` stands for both FP32 Adam and FP32 Madam."""
+    """The contenders that ``--precisions`` names.
+
+    ``fp32`` stands for both FP32 Adam and FP32 Madam, ``8`` for 8-bit weights, ``8/8/8`` for weights, activations and
+    gradients, where the last two are names of quantizers or ``fp32``.
+    """
     found: set[Contender] = set()
     for word in precisions:
         if word.lower() == "fp32":
             found |= {Contender("adam", None), Contender("madam", None)}
-        elif word.isascii() and word.isdecimal() and MIN_BITS <= int(word) <= MAX_BITS:
-            found.add(Contender("madam", int(word)))
-        else:
-            raise SweepError(f"unknown precision {word!r}; use fp32 or a number of bits from {MIN_BITS} to {MAX_BITS}")
+            continue
+        weights, *others = word.split("/")
+        if not (weights.isascii() and weights.isdecimal() and MIN_BITS <= int(weights) <= MAX_BITS):
+            raise SweepError(
+                f"unknown precision {word!r}; use fp32 or a number of bits from {MIN_BITS} to {MAX_BITS}, or"
+                " weights/activations/gradients, as in 8/8/8"
+            )
+        if len(others) not in (0, 2):
+            raise SweepError(
+                f"unknown precision {word!r}; give weights/activations/gradients, as in 8/8/8 or 8/fixed8/fp32"
+            )
+        found.add(Contender("madam", int(weights), *(_quantizer_name(word, other) for other in others)))
     return sorted(found, key=lambda c: c.order)
+
+
+def _quantizer_name(word: str, name: str) -> str | None:
+    """The one spelling of a quantizer's name: the log format's is its bits, FP32 is None."""
+    if name.lower() == "fp32":
+        return None
+    try:
+        return str(as_quantizer(name)).removeprefix("log")
+    except (TypeError, ValueError) as e:
+        raise SweepError(f"unknown precision {word!r}: {e}") from e
 
 
 def load(task: str, source: str | None) -> Dataset:
@@ -246,6 +296,8 @@ class Run:
             "task": self.task,
             "optimizer": self.contender.optimizer,
             "bits": self.contender.bits,
+            "activation": self.contender.activation,
+            "gradient": self.contender.gradient,
             "seed": self.seed,
             "settings": self.settings,
             "source": self.source,
@@ -253,7 +305,7 @@ class Run:
 
     @classmethod
     def from_json(cls, d: dict[str, Any]) -> Run:
-        return cls(d["task"], Contender(d["optimizer"], d["bits"]), d["seed"], d["settings"], d["source"])
+        return cls(d["task"], Contender.of(d), d["seed"], d["settings"], d["source"])
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -280,7 +332,15 @@ def optimizer_settings(task: Task, contender: Contender) -> dict[str, Any]:
     if contender.optimizer == "adam":
         return {"name": "adam", "lr": task.adam_lr, "betas": [0.9, 0.999], "eps": 1e-8}
     madam: dict[str, Any] = {"name": "madam", **MADAM}
-    return madam if contender.bits is None else {**madam, "bits": contender.bits, "init": "quantize"}
+    if contender.bits is None:
+        return madam
+    madam |= {"bits": contender.bits, "init": "quantize"}
+    try:
+        activation, gradient = check_quantizers(contender.activation, contender.gradient)
+    except ImportError as e:
+        raise SweepError(str(e)) from e
+    made = {"activation": activation, "gradient": gradient}
+    return madam | {name: q.describe() for name, q in made.items() if q is not None}
 
 
 def plan(

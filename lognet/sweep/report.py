@@ -93,7 +93,7 @@ def _subtitle(summaries: Sequence[TaskSummary]) -> str:
 def _fewest_bits(summary: TaskSummary) -> Row | None:
     """The contender whose weights have the fewest bits, if any has fewer than 32."""
     wrapped = [row for row in summary.rows if row.contender.bits is not None and row.mean is not None]
-    return wrapped[-1] if wrapped else None
+    return min(wrapped, key=lambda row: row.contender.bits or 32, default=None)  # of several, the one listed first
 
 
 def _card(summary: TaskSummary) -> str:

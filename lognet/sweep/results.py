@@ -51,7 +51,7 @@ def key(record: Record) -> tuple[str, str, int]:
 
 def order(record: Record) -> tuple[Any, ...]:
     """Sorts runs the way they are shown, whichever finished first."""
-    return (display_order(record["task"]), Contender(record["optimizer"], record["bits"]).order, record["seed"])
+    return (display_order(record["task"]), Contender.of(record).order, record["seed"])
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -141,6 +141,8 @@ class Store:
             "contender": run.contender.key,
             "optimizer": run.contender.optimizer,
             "bits": run.contender.bits,
+            "activation": run.contender.activation,
+            "gradient": run.contender.gradient,
             "seed": run.seed,
             "fingerprint": run.fingerprint,
             "settings": run.settings,
@@ -169,8 +171,9 @@ class Store:
 
 
 CSV_COLUMNS = (
-    "task", "contender", "optimizer", "bits", "seed", "status", "metric_name", "metric", "final_training_loss", "lr",
-    "steps", "macs", "parameters", "weight_bytes", "training_bytes", "seconds", "device", "fingerprint",
+    "task", "contender", "optimizer", "bits", "activation", "gradient", "seed", "status", "metric_name", "metric",
+    "final_training_loss", "lr", "steps", "macs", "parameters", "weight_bytes", "training_bytes",
+    "seconds", "device", "fingerprint",
 )  # fmt: skip
 
 
@@ -183,6 +186,8 @@ def as_csv(records: Sequence[Record]) -> str:
         row = {
             **r,
             "bits": r["bits"] or 32,
+            "activation": r.get("activation") or "fp32",
+            "gradient": r.get("gradient") or "fp32",
             "metric_name": find_task(r["task"]).metric,
             "final_training_loss": r["curve"]["loss"][-1] if r["curve"]["loss"] else "",
             "lr": r["settings"]["optimizer"]["lr"],

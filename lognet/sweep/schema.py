@@ -118,6 +118,9 @@ _run = _fields(
 _document = _fields(schema=_count, commands=_list(_text), versions=_versions, tasks=_dict, runs=_list(_run))
 
 
+_quantizer = _or_null(_is("the name of a quantizer or null", lambda v: isinstance(v, str)))
+
+
 def check(document: Any) -> None:
     """Raise `SweepError` if `document` is not a results document; the message names the first field that is wrong."""
     if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
@@ -130,10 +133,12 @@ def check(document: Any) -> None:
         where = f"runs[{i}]"
         if (run["status"] == "ok") != (run["metric"] is not None):
             raise SweepError(f"{where}.metric should be a number if and only if the status is ok")
+        for name in ("activation", "gradient"):  # older runs have neither
+            _quantizer(run.get(name), f"{where}.{name}")
         if run["fingerprint"] != fingerprint(run["settings"]):
             raise SweepError(f"{where}.fingerprint does not belong to its settings")
-        if run["contender"] != Contender(run["optimizer"], run["bits"]).key:
-            raise SweepError(f"{where}.contender should be {Contender(run['optimizer'], run['bits']).key!r}")
+        if run["contender"] != Contender.of(run).key:
+            raise SweepError(f"{where}.contender should be {Contender.of(run).key!r}")
         if len(run["curve"]["step"]) != len(run["curve"]["loss"]):
             raise SweepError(f"{where}.curve should have as many losses as steps")
         if run["task"] not in document["tasks"]:

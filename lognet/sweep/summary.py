@@ -93,7 +93,7 @@ def summarise(records: Sequence[Record]) -> list[TaskSummary]:
     """Group records, which `Store.runs` has put in order, by task and contender."""
     tasks: dict[str, dict[Contender, list[Record]]] = {}
     for r in records:
-        tasks.setdefault(r["task"], {}).setdefault(Contender(r["optimizer"], r["bits"]), []).append(r)
+        tasks.setdefault(r["task"], {}).setdefault(Contender.of(r), []).append(r)
     return [
         TaskSummary(find_task(name), tuple(Row(c, tuple(rs)) for c, rs in rows.items())) for name, rows in tasks.items()
     ]

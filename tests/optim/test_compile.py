@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from oracles.compiler import COMPILED
 from torch import nn
 
 import lognet
@@ -11,10 +12,6 @@ from lognet import LogTensor
 from lognet.optim import Madam
 from lognet.optim.update import direction, running_average, step_codes, step_floats
 from lognet.quant.random_bits import key_tensor, mix64, uniform
-
-# Inductor takes a minute for each, on a busy machine more; and it warns of torch's own deprecations when imported.
-SLOWLY = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-COMPILED = ["aot_eager", pytest.param("inductor", marks=SLOWLY)]
 
 
 @pytest.fixture(autouse=True)

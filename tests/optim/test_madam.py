@@ -455,5 +455,7 @@ def test_parameters_that_could_not_be_stepped_are_refused():
     with pytest.raises(ValueError, match=r"whole LogTensors only, got a view of shape \(2, 4\)"):
         Madam([nn.Parameter(whole[1:3])])
     Madam([nn.Parameter(whole[1:3].clone())])
+    with pytest.raises(TypeError, match="param_group must be a dict, but got <class 'list'>"):
+        Madam([nn.Parameter(torch.ones(1))]).add_param_group([nn.Parameter(torch.ones(1))])
     with pytest.raises(TypeError, match="must be an ordered collection, got a set"):
         Madam([{"params": {nn.Parameter(torch.ones(1))}}])

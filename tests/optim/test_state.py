@@ -12,6 +12,7 @@ from torch import nn
 
 import lognet
 from lognet.optim import Madam
+from lognet.optim.state import recode_averages
 
 both = pytest.mark.parametrize("kind", KINDS)
 each = pytest.mark.parametrize("desc", INPUTS)
@@ -120,6 +121,89 @@ def test_resume_is_bit_for_bit(kind, state_bits, momentum):
     run(resumed, other, 4)
     assert_equal(other.values(), problem.values())
     assert same(optimizer.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["float64", "log bfloat16"])
+@pytest.mark.parametrize(("old", "new"), list(itertools.permutations(STATE_BITS, 2)))
+@pytest.mark.parametrize("loaded", [False, True])
+def test_state_bits_may_change_in_the_middle_of_a_run(kind, old, new, loaded):
+    problem = Problem(kind)
+    params = [*problem.params, nn.Parameter(torch.ones((), dtype=problem.params[0].dtype))]
+    optimizer = Madam(params, lr=0.05, state_bits=old)
+
+    def step(size):
+        for t, p in enumerate(params):
+            p.grad = size * torch.randn(p.shape, generator=torch.Generator().manual_seed(t)).to(p.dtype)
+        optimizer.step()
+
+    def averages():  # as floats
+        states = [(dict(optimizer.state[p]), p) for p in params]
+        for state, p in states:
+            recode_averages(state, p, torch.float64, 32)
+        return [state[name].double() for state, _ in states for name in ("exp_avg", "exp_avg_sq")]
+
+    step(1.0)
+    shrink = [optimizer.defaults["momentum"], optimizer.defaults["beta"]] * len(params)
+    expected = [x * by for x, by in zip(averages(), shrink, strict=True)]
+    if loaded:  # a state dict changed by hand
+        changed = copy.deepcopy(optimizer.state_dict())
+        changed["param_groups"][0]["state_bits"] = new
+        optimizer.load_state_dict(changed)
+    else:
+        optimizer.param_groups[0]["state_bits"] = new
+    step(0.0)
+    relative, lowest = (
+        (2.0 ** (8 * new / 2**new) - 1, 2.0 ** (2 - 2 * new)) if new < 32 else (0.0, 0.0)
+    )  # rounded twice
+    for x, y in zip(expected, averages(), strict=True):
+        assert ((x - y).abs() <= (relative + 1e-6) * x.abs() + lowest * x.abs().max()).all()
+    assert {state.get("state_bits", 32) for state in optimizer.state.values()} == {new}
+    step(1.0)
+    fresh = Madam(params, state_bits=new)
+    fresh.step()
+    kinds = lambda o: {n: getattr(v, "dtype", v) for n, v in o.state[params[0]].items()}
+    assert kinds(optimizer) == kinds(fresh)
+
+
+def test_bits_that_no_average_has_change_nothing():
+    problem = Problem("mixed")
+    optimizer = Madam(problem.params)
+    run(optimizer, problem, 2)
+    values, state = problem.values(), copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.param_groups[0]["state_bits"] = 7
+    with pytest.raises(ValueError, match="state_bits must be one of 32, 16, 8, 4, got 7"):
+        optimizer.step()
+    assert_equal(problem.values(), values)
+    assert same(optimizer.state_dict()["state"], state)
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "words"),
+    [
+        (
+            lambda p: torch.optim.AdamW(p),
+            lambda s: None,
+            "of another optimizer: its groups have lr, betas.*Start Madam",
+        ),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda s: None, "of another optimizer"),
+        (Madam, lambda s: s["param_groups"][0].update(params=[1, 0]), r"parameter 1 has shape \(10, 5\) and its state"),
+        (Madam, lambda s: s["param_groups"][0].update(beta=1.5), r"beta must be in \[0, 1\), got 1.5"),
+        (Madam, lambda s: s["param_groups"][0].update(state_bits=3), "state_bits must be one of"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_changes_nothing(make, change, words):
+    problem = Problem()
+    other = make(problem.params)
+    run(other, problem, 2)
+    bad = copy.deepcopy(other.state_dict())
+    change(bad)
+    optimizer = Madam(problem.params, lr=0.05)
+    run(optimizer, problem, 1)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=words):
+        optimizer.load_state_dict(bad)
+    assert same(optimizer.state_dict(), before)
+    run(optimizer, problem, 1)
 
 
 @pytest.mark.parametrize("prepend", [False, True])

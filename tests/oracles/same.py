@@ -17,3 +17,10 @@ def assert_same(a, b):
         assert (a.mask is None) == (b.mask is None)
         assert a.mask is None or torch.equal(a.mask, b.mask)
         assert a.nbytes == b.nbytes
+
+
+def assert_same_dicts(a, b):
+    """Of state dicts, nested or not."""
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        (assert_same_dicts if isinstance(value, dict) else assert_same)(value, b[name])

@@ -92,6 +92,7 @@ def test_stochastic_rounding_is_unbiased_and_takes_only_the_two_neighbours(posit
         ({"bits": 8, "base_precision": math.nan}, ValueError, "base_precision"),
         ({"bits": 8, "base_precision": math.inf}, ValueError, "base_precision"),
         ({"bits": 8, "base_precision": "x"}, TypeError, "base_precision"),
+        ({"bits": 16, "base_precision": 2e-7}, ValueError, "base_precision must be at least 2.4e-07, got 2e-07"),
         ({"bits": 12, "base_precision": 0.1}, ValueError, "use base_precision <="),
     ],
 )

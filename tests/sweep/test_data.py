@@ -12,6 +12,7 @@ from lognet.sweep.data import (
     crop_and_flip,
     epoch_order,
     load_cifar10,
+    load_cifar100,
     load_digits,
     load_text,
     normalise_cifar10,
@@ -161,6 +162,37 @@ def test_wrong_cifar10_files(tmp_path, capsys, content, said):
     assert capsys.readouterr().out == ""
 
 
+def write_cifar100(folder, label=b"fine_labels"):
+    folder.mkdir(parents=True)
+    for name, first in (("train", 0), ("test", 90)):
+        pixels = torch.arange(6 * 3072).reshape(6, 3072).to(torch.uint8).numpy()
+        content = {b"data": pixels, b"coarse_labels": [0] * 6, label: [first + i for i in range(6)]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    return folder
+
+
+def test_cifar100_has_fine_labels(tmp_path):
+    folder = write_cifar100(tmp_path / "cifar-100-python")
+    data = load_cifar100(folder)
+    assert (data.classes, data.train_x.shape) == (100, (6, 3, 32, 32))
+    assert data.test_y.tolist() == [90, 91, 92, 93, 94, 95]
+    assert torch.equal(data.train_x.flatten(), torch.arange(6 * 3072).to(torch.uint8))
+    assert load_cifar100(tmp_path).digest == data.digest
+
+
+def test_wrong_cifar100_files(tmp_path, capsys):
+    folder = write_cifar100(tmp_path / "a", label=b"labels")
+    with pytest.raises(SweepError, match="not a CIFAR-100 batch: b'fine_labels' should list one class for each of 6"):
+        load_cifar100(folder)
+    (folder / "train").write_bytes(pickle.dumps({b"data": Evil()}))
+    with pytest.raises(SweepError, match=r"it names (__builtin__|builtins)\.print"):
+        load_cifar100(folder)
+    assert capsys.readouterr().out == ""
+    (folder / "test").unlink()
+    with pytest.raises(SweepError, match="lacks test"):
+        load_cifar100(folder)
+
+
 def test_missing_cifar10_files(tmp_path):
     folder = write_cifar(tmp_path / "cifar-10-batches-py", per_file=1)
     (folder / "data_batch_2").unlink()
@@ -169,16 +201,23 @@ def test_missing_cifar10_files(tmp_path):
         load_cifar10(folder)
 
 
-def test_crop_and_flip_against_slices():
+@pytest.mark.parametrize(("size", "padding"), [(32, 4), (24, 0), (40, 4)])
+def test_crop_and_flip_against_slices(size, padding):
     images = torch.arange(64 * 3 * 32 * 32, dtype=torch.float32).reshape(64, 3, 32, 32)
-    done = crop_and_flip(images, torch.Generator().manual_seed(5))
+    options = () if (size, padding) == (32, 4) else (size, padding)  # the defaults
+    done = crop_and_flip(images, torch.Generator().manual_seed(5), *options)
     generator = torch.Generator().manual_seed(5)
-    top, left = torch.randint(0, 9, (2, 64), generator=generator).tolist()
+    top, left = torch.randint(0, 33 + 2 * padding - size, (2, 64), generator=generator).tolist()
     mirrored = (torch.rand(64, generator=generator) < 0.5).tolist()
-    padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
     for i in range(64):
-        crop = padded[i, :, top[i] : top[i] + 32, left[i] : left[i] + 32]
+        crop = padded[i, :, top[i] : top[i] + size, left[i] : left[i] + size]
         assert torch.equal(done[i], crop.flip(-1) if mirrored[i] else crop)
+
+
+def test_a_crop_that_does_not_fit():
+    with pytest.raises(ValueError, match="at least 33 wide"):
+        crop_and_flip(torch.zeros(1, 3, 32, 32), torch.Generator(), 33, 0)
 
 
 def test_normalise_cifar10():

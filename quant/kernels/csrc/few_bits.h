@@ -54,13 +54,18 @@ float encode_block(const Rungs& rungs, int bits, uint64_t key, int shift, const 
     const Rounder<Ladder> rounder(ladder, rungs);
     RandomWords words(key, begin);
     alignas(64) int32_t k[BLOCK];
+    alignas(64) float shares[BLOCK];
     for (int i = 0; i < n; i += LANES) {
-        Floats value = load(x + i), y = zero;
-        if (scale > 0) y = absolute(value) / splat(scale);
+        Floats y = zero;
+        if (scale > 0) y = absolute(load(x + i)) / splat(scale);
         if (!SIGNED) y = where(y > zero, larger(y, least));
+        store(shares + i, y);
+        store(k + i, rounder.guess(y));
+    }
+    for (int i = 0; i < n; i += LANES) {
         Ints word = words.draw();
-        Ints code = rounder.round(y, uniform16(shift ? shift_right<16>(word) : word));
-        if (SIGNED) code = code + (minus_one(value < zero) & splat(1 << (bits - 1)));
+        Ints code = rounder.round(load(shares + i), load(k + i), uniform16(shift ? shift_right<16>(word) : word));
+        if (SIGNED) code = code + (minus_one(load(x + i) < zero) & splat(1 << (bits - 1)));
         store(k + i, code);
     }
     save_state(codes, bits, begin, n, k);

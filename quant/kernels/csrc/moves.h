@@ -47,20 +47,31 @@ void affine_codes(const Rungs& rungs, const Scalars& scalars, const float* r, in
     Counts counts = total;
     const Floats lowest = splat(rungs.values[rungs.last]), twice = splat(2 * rungs.values[rungs.last]);
     RandomWords words(scalars.key, first);
+    alignas(64) float targets[BLOCK], uniforms[BLOCK];
+    alignas(64) int32_t guesses[BLOCK];
     for (int i = 0; i < n; i += LANES) {
-        Ints old = codes.rung(i), old_sign = load_signs(codes.signs, i);
-        Floats magnitude = ladder[old], step = load(r + i);
-        Floats target = affine_target(flip(magnitude, old_sign), magnitude, step, s);
-        Floats u = STOCHASTIC ? uniform24(words.draw()) : splat(0.5f);
-        Floats size = CROSSING ? absolute(target) : larger(flip(target, old_sign), splat(0.0f));
-        size = smaller(size, splat(1.0f));
-        Ints k = rounder.round(larger(size, lowest), u), sign = old_sign;
+        Ints sign = load_signs(codes.signs, i);
+        Floats magnitude = ladder[codes.rung(i)];
+        Floats target = affine_target(flip(magnitude, sign), magnitude, load(r + i), s);
+        if (!CROSSING) target = flip(larger(flip(target, sign), splat(0.0f)), sign);
+        store(targets + i, target);
+        if (STOCHASTIC) store(uniforms + i, uniform24(words.draw()));
+    }
+    for (int i = 0; i < n; i += LANES) {
+        Floats size = larger(smaller(absolute(load(targets + i)), splat(1.0f)), lowest);
+        store(guesses + i, rounder.guess(size));
+    }
+    for (int i = 0; i < n; i += LANES) {
+        Floats target = load(targets + i), size = smaller(absolute(target), splat(1.0f));
+        Floats u = STOCHASTIC ? load(uniforms + i) : splat(0.5f);
+        Ints k = rounder.round(larger(size, lowest), load(guesses + i), u);
+        Ints old = codes.rung(i), old_sign = load_signs(codes.signs, i), sign = old_sign;
         if (CROSSING) {
             Mask flips = (size < lowest) & (u * twice > size + lowest);
             sign = sign_bit(target) ^ (minus_one(flips) & splat(INT32_MIN));
         }
-        Mask tried = step != splat(0.0f), crosses = is_set(sign ^ old_sign);
-        counts.add(tried, tried & (k == old) & (sign == old_sign), crosses);
+        Mask tried = load(r + i) != splat(0.0f);
+        counts.add(tried, tried & (k == old) & (sign == old_sign), is_set(sign ^ old_sign));
         codes.set(i, k, sign);
     }
     total = counts;

@@ -35,17 +35,22 @@ struct Rounder {
         return exponent + p;
     }
 
-    // k for y from 0 to 1 and u from 0 to 1; see round_to_rungs.
-    Ints round(Floats y, Floats u) const {
-        Ints guess = to_nearest(smaller(larger(log2_of(y) * factor, splat(0.0f)), last));
+    // Rounding is in two steps, for loops of their own: a processor looks ahead over several turns of a short loop.
+
+    // The rung nearest to y, from 0 to 1, or a neighbour of that.
+    Ints guess(Floats y) const {
+        return to_nearest(smaller(larger(log2_of(y) * factor, splat(0.0f)), last));
+    }
+
+    // k for y, its guess, and u from 0 to 1; see round_to_rungs.
+    Ints round(Floats y, Ints guess, Floats u) const {
         Floats rung = rungs[guess];
         Mask over = y > rung;
         Ints up = minus_one(over);
         Ints neighbour = smaller(guess + splat(1) + shift_left<1>(up), last_rung);  // guess - 1 or guess + 1
         Floats other = rungs[neighbour];
         Floats above = larger(rung, other), below = smaller(rung, other);
-        Ints k = guess + up;
-        return k - minus_one(y - below < u * (above - below));
+        return guess + up - minus_one(y - below < u * (above - below));
     }
 };
 

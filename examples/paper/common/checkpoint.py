@@ -1,0 +1,46 @@
+"""What a killed run leaves: a checkpoint that is the old one or the new one, whole, and a log that agrees with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """A state of tensors, numbers, strings and containers of them, LogTensors included."""
+    replace(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """The state, or None where there is none. Nothing in the file is executed."""
+    return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+
+
+class Log:
+    """JSON lines, one record each, with the step they belong to; those after the checkpoint are dropped on resuming."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        if path.exists():
+            lines = path.read_text().split("\n")[:-1]  # what has no newline was cut off by the kill
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            replace(path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
+
+    def write(self, **record: Any) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,75 @@
+"""CIFAR-10 and CIFAR-100 in their python version, as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lognet.sweep import SweepError, crop_and_flip, epoch_order, load_cifar10, load_cifar100
+
+from .recipe import Recipe
+
+
+class CifarRecipe(Recipe):
+    """Classify CIFAR pictures: cross-entropy, random crops mirrored half the time, top-1 on the test set.
+
+    --data is the folder of the unpacked archive, ``cifar-10-batches-py`` or ``cifar-100-python``, or the one that holds
+    it. The files are pickles; they are read by an unpickler that admits nothing but arrays and containers.
+    """
+
+    classes = 10
+    crop, padding = 32, 4
+    """Side of the training pictures, and the zeros around the picture that they are cut from."""
+
+    def __init__(self, args, place) -> None:
+        super().__init__(args, place)
+        self.classes = getattr(args, "classes", self.classes)
+        load = {10: load_cifar10, 100: load_cifar100}[self.classes]
+        self.data = read(load, args.data)
+        self.plan(max(1, len(self.data.train_x) // args.batch))
+        pixels = self.data.train_x.to(torch.float32) / 255
+        self.mean = pixels.mean((0, 2, 3), keepdim=True).to(place.device)
+        self.deviation = pixels.std((0, 2, 3), keepdim=True).to(place.device)
+
+    def batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(pictures uint8, labels) from step `first` on: every epoch in an order of its own, the rest of a batch dropped."""
+        per_epoch = max(1, len(self.data.train_x) // self.args.batch)
+        step = first
+        while True:
+            epoch, within = divmod(step, per_epoch)
+            for chosen in epoch_order(len(self.data.train_x), self.args.batch, self.generator(1, epoch))[within:]:
+                x = crop_and_flip(self.data.train_x[chosen], self.generator(2, step), self.crop, self.padding)
+                mine = slice(self.place.rank, None, self.place.world)
+                yield x[mine].to(self.place.device), self.data.train_y[chosen][mine].to(self.place.device)
+                step += 1
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """uint8 to zero mean and unit variance in each channel of the training set."""
+        return (pictures.float() / 255 - self.mean) / self.deviation
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(network(self.normalise(batch[0])), batch[1])
+
+    def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
+        """Top-1 on the test set, in per cent."""
+        right = 0
+        mine = slice(self.place.rank, None, self.place.world)
+        pairs = zip(self.data.test_x[mine].split(500), self.data.test_y[mine].split(500), strict=True)
+        for x, y in pairs:
+            logits = model(self.normalise(x.to(self.place.device)))
+            right += int((logits.argmax(1) == y.to(self.place.device)).sum())
+        accuracy = 100 * self.place.sum(right)[0] / len(self.data.test_y)
+        return {"accuracy": accuracy, "error": 100 - accuracy}
+
+
+def read(load, folder: Path):
+    """A CIFAR data set; what is wrong with the folder ends the run with one line."""
+    try:
+        return load(folder)
+    except SweepError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,141 @@
+"""ImageNet as folders of JPEG files, one folder a class, decoded by Pillow.
+
+torchvision has this too; its wheels run only beside the torch build that they were made for, so Pillow does here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .recipe import Recipe
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as everyone's
+SUFFIXES = (".jpeg", ".jpg")
+
+
+class ImageFolder(Dataset):
+    """The pictures of ``folder/CLASS/*.JPEG``; classes are numbered in the order of their names.
+
+    An item (index, key) is a picture, uint8 (3, side, side), and its label. With a key it is a random crop of 8 to 100 %
+    of the area, its sides at most 3 to 4, mirrored half the time, drawn from the key; with None it is the middle of the
+    picture whose short side is side * 256 / 224.
+    """
+
+    def __init__(self, folder: Path, side: int, classes: list[str] | None = None) -> None:
+        if not folder.is_dir():
+            raise SystemExit(
+                f"error: there is no folder {folder}; ImageNet has train/CLASS/*.JPEG and val/CLASS/*.JPEG"
+            )
+        self.side = side
+        self.classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        if not self.classes or (classes is not None and self.classes != classes):
+            raise SystemExit(f"error: {folder} must have a folder for each class, the same in train and val")
+        self.files: list[tuple[Path, int]] = []
+        for label, name in enumerate(self.classes):
+            found = sorted(f for f in os.listdir(folder / name) if f.lower().endswith(SUFFIXES))
+            self.files += [(folder / name / file, label) for file in found]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int]:
+        index, key = item
+        path, label = self.files[index]
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        if key is None:
+            box, mirrored = _middle(*picture.size), False
+        else:
+            box, mirrored = _random_crop(*picture.size, np.random.default_rng(key))
+        picture = picture.resize((self.side, self.side), Image.Resampling.BILINEAR, box)
+        if mirrored:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1), label
+
+
+def _middle(width: int, height: int) -> tuple[float, float, float, float]:
+    side = min(width, height) * 224 / 256
+    return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+
+
+def _random_crop(
+    width: int, height: int, random: np.random.Generator
+) -> tuple[tuple[float, float, float, float], bool]:
+    mirrored = bool(random.random() < 0.5)
+    for _ in range(10):
+        area = width * height * random.uniform(0.08, 1)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        across, down = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if across <= width and down <= height:
+            left, top = random.uniform(0, width - across), random.uniform(0, height - down)
+            return (left, top, left + across, top + down), mirrored
+    return _middle(width, height), mirrored
+
+
+class ImageNetRecipe(Recipe):
+    """Classify ImageNet: cross-entropy, top-1 on the validation set. --data holds the folders ``train`` and ``val``."""
+
+    side = 224
+
+    def __init__(self, args, place) -> None:
+        super().__init__(args, place)
+        self.side = args.side
+        self.train = ImageFolder(args.data / "train", self.side)
+        self.val = ImageFolder(args.data / "val", self.side, self.train.classes)
+        self.per_epoch = len(self.train) // args.batch
+        if not self.per_epoch:
+            raise SystemExit(f"error: --batch {args.batch} is more than the {len(self.train)} pictures of {args.data}")
+        self.plan(self.per_epoch)
+
+    @classmethod
+    def add_options(cls, parser) -> None:
+        """The side of the pictures."""
+        parser.add_argument("--side", type=int, default=224, help="pixels")
+
+    def batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(pictures uint8, labels) from step `first` on; read ahead by --workers processes."""
+        epoch, within = divmod(first, self.per_epoch)
+        size = self.args.batch
+        while True:
+            order = torch.randperm(len(self.train), generator=self.generator(1, epoch)).tolist()
+            keys = [(i, (self.args.seed * 100_003 + epoch) * 10_000_019 + i) for i in order]
+            shares = [
+                keys[i * size : (i + 1) * size][self.place.rank :: self.place.world]
+                for i in range(within, self.per_epoch)
+            ]
+            yield from self._loader(self.train, shares)
+            epoch, within = epoch + 1, 0
+
+    def _loader(self, data: ImageFolder, shares: list[list[tuple[int, int | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
+        workers, pinned = self.args.workers, self.place.device.type == "cuda"
+        for x, y in DataLoader(data, batch_sampler=shares, num_workers=workers, pin_memory=pinned):
+            yield x.to(self.place.device, non_blocking=True), y.to(self.place.device, non_blocking=True)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """uint8 to about zero mean and unit variance in each channel."""
+        mean, deviation = (pictures.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (MEAN, DEVIATION))
+        return (pictures.float() / 255 - mean) / deviation
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(network(self.normalise(batch[0])), batch[1])
+
+    def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
+        """Top-1 on the validation set, in per cent."""
+        right, size = torch.zeros((), device=self.place.device), self.args.batch
+        mine = [(i, None) for i in range(self.place.rank, len(self.val), self.place.world)]
+        shares = [mine[i : i + size] for i in range(0, len(mine), size)]
+        for x, y in self._loader(self.val, shares):
+            right += (model(self.normalise(x)).argmax(1) == y).sum()
+        accuracy = 100 * self.place.sum(right)[0] / len(self.val)
+        return {"accuracy": accuracy, "error": 100 - accuracy}

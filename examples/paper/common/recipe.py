@@ -1,0 +1,123 @@
+"""What a recipe says; common/loop.py does the rest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .optimizers import MADAM, MADAM_PAPER, Preset
+from .papers import ROWS, Row
+from .place import Place
+
+History = list[tuple[int, dict[str, float]]]
+"""(step, results) of every evaluation so far."""
+
+
+class Recipe:
+    """One task of a paper: its data, model, loss and evaluation.
+
+    Subclasses read their data in ``__init__`` and set `period` (steps between evaluations) and `total` (steps of the
+    whole run). Everything random in a step depends on (seed, step, rank) alone, so a resumed run goes on as if it had
+    never stopped; what else a step leaves for the next one belongs into `carried`.
+    """
+
+    metric: ClassVar[str]
+    """The result that stands in the paper's row."""
+    best: ClassVar[str] = "last"
+    """Which evaluation is reported: "last", or "late minimum", the least in the last 5 % of the run."""
+    defaults: ClassVar[dict[str, Any]] = {}
+    tiny: ClassVar[dict[str, Any]] = {}
+    presets: ClassVar[dict[str, Preset]] = {}
+    milestones: ClassVar[tuple[float, ...]] = (0.5, 0.75)
+    """Shares of the run at which the schedule "milestones" divides the rate by 10."""
+    warmup: ClassVar[int] = 4000
+    """Steps, of the schedule "inverse-sqrt"."""
+    clip: ClassVar[float | None] = None
+    """Norm that gradients are clipped to."""
+
+    period: int
+    total: int
+
+    def __init__(self, args: argparse.Namespace, place: Place) -> None:
+        self.args, self.place = args, place
+        self.carried: dict[str, Tensor] = {}
+        if args.batch is not None:
+            place.share(args.batch)
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Put in options of this recipe's own."""
+
+    @property
+    def row_key(self) -> str:
+        """Of `papers.ROWS`; a key without a row there is a run that the paper does not report."""
+        raise NotImplementedError
+
+    @property
+    def row(self) -> Row | None:
+        """The paper's row, where it has one."""
+        return ROWS.get(self.row_key)
+
+    @property
+    def differs(self) -> str:
+        """In what a run differs from that of the paper's row by its options, or nothing."""
+        return ""
+
+    def preset(self) -> Preset:
+        """Of the contender asked for."""
+        return {"madam-paper": MADAM_PAPER, "madam": MADAM, **self.presets}[self.args.optimizer]
+
+    def plan(self, steps_per_epoch: int, period: int | None = None) -> None:
+        """Set `total` from --steps or --epochs, and `period`: default, an epoch."""
+        self.total = self.args.steps or self.args.epochs * steps_per_epoch
+        self.period = period or steps_per_epoch
+
+    def generator(self, *purpose: int) -> torch.Generator:
+        """Random numbers that depend on the seed and the purpose alone."""
+        key = self.args.seed + 1
+        for number in purpose:
+            key = (key * 1_000_003 + number + 1) % 2**61
+        return torch.Generator().manual_seed(key)
+
+    def build(self) -> nn.Module:
+        """The float model, on the CPU."""
+        raise NotImplementedError
+
+    def parts(self, model: nn.Module) -> list[nn.Module]:
+        """The modules that have an optimizer each."""
+        return [model]
+
+    def batches(self, first: int) -> Iterator[Any]:
+        """This process's batches, endlessly, from step `first` on."""
+        raise NotImplementedError
+
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """The loss of this process's share of a batch."""
+        raise NotImplementedError
+
+    def update(self, networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], batch: Any) -> Tensor:
+        """One training step, and its loss."""
+        with self.place.autocast():
+            loss = self.loss(networks[0], batch)
+        optimizers[0].zero_grad()
+        loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(networks[0].parameters(), self.clip)
+        optimizers[0].step()
+        return loss.detach()
+
+    def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
+        """Results on held-out data, the same on all processes (`Place.sum`); `final`: of the last evaluation."""
+        raise NotImplementedError
+
+    def reported(self, history: History, total: int) -> float | None:
+        """What stands beside the paper's figure, of the evaluations of a run of `total` steps."""
+        found = [results[self.metric] for step, results in history if self.metric in results]
+        if self.best == "late minimum":
+            late = [r[self.metric] for step, r in history if self.metric in r and step >= 0.95 * total]
+            return min(late, default=None)
+        return found[-1] if found else None

@@ -1,0 +1,236 @@
+"""Quantizers of activations and gradients: their common part, and the log format.
+
+A quantizer is a value, not a module: an immutable description of a number format and a rounding, called on a tensor. It
+holds no tensor and no counter, so it copies, pickles and compares like a number. The result is a simulation: the values
+are those of the format, the tensor that holds them keeps its dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .log_format import LogFormat, check_rounding
+from .random_bits import content_key, uniform
+from .rounding import is_traced, round_to_rungs
+
+LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
+
+
+class Quantizer:
+    """What the quantizers share: how they are called, what they do with NaN and infinity, and the random bits.
+
+    ``quantizer(x)`` rounds the values of `x` to the format; its gradient is that of the identity (straight-through, also
+    where a value saturates). ``quantizer.backward(x)`` is the identity whose gradient is rounded. Both take float16,
+    bfloat16, float32 and float64 and give the same dtype and shape; NaN stays NaN, an infinity stays that infinity, and
+    neither has a say in the scale of the others.
+
+    Attributes:
+        rounding: "nearest", or "stochastic": up or down at random, so that the mean is the value itself.
+        seed: of stochastic rounding. Its random bits are a pure function of this seed and of the tensor's own values
+            (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore: a resumed run, a
+            recomputed forward pass and every replica with the same tensor draw the same bits, another tensor others.
+
+    Raises:
+        ValueError: an unknown rounding.
+        TypeError: a seed that is not an int; when called, something that is not a floating tensor.
+
+    >>> isinstance(LogQuantizer(8), Quantizer)
+    True
+    """
+
+    rounding: str
+    seed: int
+    format: ClassVar[str]
+    """The name of the number format."""
+
+    def __post_init__(self) -> None:
+        check_rounding(self.rounding)
+        check_int("seed", self.seed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` rounded to the format; the gradient passes as it is.
+
+        Raises:
+            TypeError: `x` is not a floating tensor.
+        """
+        check_floating(x)
+        return _Rounded.apply(x, self)
+
+    def backward(self, x: Tensor) -> Tensor:
+        """`x` as it is; its gradient is rounded to the format.
+
+        Raises:
+            TypeError: `x` is not a floating tensor.
+        """
+        check_floating(x)
+        return _GradientRounded.apply(x, self)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The values alone, apart from autograd; what `__call__` computes."""
+        if x.numel() == 0:
+            return x.detach().clone()
+        y = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        finite = y.isfinite()
+        rounded = self._round(torch.where(finite, y, 0).contiguous())
+        largest = torch.finfo(x.dtype).max  # the power of two above it, say, is none of the dtype's numbers
+        return torch.where(finite, rounded.clamp_(-largest, largest).to(x.dtype), x.detach())
+
+    def _round(self, y: Tensor) -> Tensor:
+        """Finite float32 or float64 values, contiguous, rounded."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Load what the format needs, so that an error comes now rather than at the first call."""
+
+    def _draw(self, y: Tensor) -> Tensor | None:
+        """Uniform on (0, 1], y's shape, for stochastic rounding; None for nearest."""
+        if self.rounding == "nearest":
+            return None
+        return uniform(y.numel(), content_key(y, self.seed), y.dtype, y.device).view(y.shape)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as numbers, texts and None, by name: what files and reports keep."""
+        return {"format": self.format, **asdict(self)}  # type: ignore[call-overload]  # every format is a dataclass
+
+
+@dataclass(frozen=True)
+class LogQuantizer(Quantizer):
+    """A sign and a B-bit exponent on a ladder in log space, with zero: ``sign * scale * exp(-k * base_precision)``.
+
+    The last of the 2^B exponents means zero, the others are rungs; with the sign a number has B + 1 bits, as a weight of
+    `lognet.wrap` has. Rounding is to the nearest value, or to one of the two around it, drawn without bias; that goes for
+    the gap between the last rung and zero too.
+
+    The scale is the smallest power of two that no finite value of the tensor exceeds, taken anew for every tensor. On a
+    ladder the scale does not decide how fine the numbers are, only which are too small, so one for the tensor is enough,
+    where fixed point would want one for each block. And as an octave has a whole number of rungs by default, all scales
+    lie on one grid: the batch around an example (or a later token) does not move the rungs that its values round to, and
+    rounding twice is rounding once.
+
+    Args:
+        bits: B, 2 to 16.
+        base_precision: spacing of the rungs in nats. Default: ``ln 2 / 2^(bits - 4)``: 16 octaves at every width, twice the
+            weights' (activations, and gradients more so, spread wider), so half as many rungs to the octave: at 8 bits,
+            16 of them, and a relative error of at most 2.2%.
+        rounding, seed: as in `Quantizer`.
+
+    Values above 2^127 (of float64, bfloat16) saturate there; a tensor whose largest value is below 2^-100 counts as one
+    of that size.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of bounds.
+
+    Source: Bernstein et al. 2020, section 4.1, for the ladder (`bits` is B, `base_precision` is eta_0); the paper keeps
+    activations and gradients in full precision.
+
+    >>> LogQuantizer(bits=4)(torch.tensor([1.0, -0.3, 0.0, 1e-9]))  # one rung to the octave
+    tensor([ 1.0000, -0.2500,  0.0000,  0.0000])
+    """
+
+    bits: int = 8
+    base_precision: float = None  # type: ignore[assignment]  # None is resolved below
+    rounding: str = "nearest"
+    seed: int = 0
+
+    format = "log"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ladder = LogFormat(self.bits, self.base_precision)
+        precision = 2 * ladder.base_precision if self.base_precision is None else ladder.base_precision
+        object.__setattr__(self, "base_precision", precision)
+
+    def __str__(self) -> str:
+        return f"log{self.bits}"
+
+    def magnitudes(self, dtype: torch.dtype, like: Tensor) -> Tensor:
+        """The 2^B magnitudes in units of the scale, largest first, zero last, on the device of `like`."""
+        return (_magnitudes if is_traced(like) else _cached_magnitudes)(self, dtype, like.device)
+
+    def _round(self, y: Tensor) -> Tensor:
+        scale = power_of_two_above(y)
+        rungs = self.magnitudes(y.dtype, y)
+        u = self._draw(y)
+        unit = (y.abs() / scale).clamp_(max=1)
+        k = round_to_rungs(unit, rungs, self.base_precision, 0.5 if u is None else u)
+        return (rungs.index_select(0, k.view(-1)).view(y.shape) * scale).copysign(y)
+
+
+def power_of_two_above(y: Tensor) -> Tensor:
+    """The smallest power of two that no |y| exceeds, 0-dim, of y's dtype, within 2^-100 .. 2^127."""
+    largest = y.abs().amax().to(torch.float32).clamp(SMALLEST_SCALE, LARGEST_SCALE)
+    bits = largest.view(torch.int32)
+    return ((bits + 0x7FFFFF) & ~0x7FFFFF).view(torch.float32).to(y.dtype)  # a carry out of the fraction is an octave
+
+
+def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
+    k = torch.arange(2**quantizer.bits, dtype=torch.float64, device=device)
+    table = (k * -quantizer.base_precision).exp_()
+    return torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype)
+
+
+_cached_magnitudes = lru_cache(maxsize=64)(_magnitudes)
+
+
+class _Rounded(Function):
+    """Rounds forward, the identity backward."""
+
+    @staticmethod
+    def forward(x: Tensor, quantizer: Quantizer) -> Tensor:
+        return quantizer.quantize(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, quantizer: Quantizer) -> tuple[Tensor, int]:
+        return _Rounded.apply(x, quantizer), in_dims[0]  # the batch is one tensor, as it is without vmap
+
+
+class _GradientRounded(Function):
+    """The identity forward, rounds backward."""
+
+    @staticmethod
+    def forward(x: Tensor, quantizer: Quantizer) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.quantizer = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Rounded.apply(grad, ctx.quantizer), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, quantizer: Quantizer) -> tuple[Tensor, int]:
+        return _GradientRounded.apply(x, quantizer), in_dims[0]
+
+
+def check_floating(x: Tensor) -> None:
+    """Raise TypeError if `x` is not a real floating tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"a quantizer takes a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    if not x.is_floating_point():
+        raise TypeError(f"a quantizer takes a floating tensor, got {x.dtype}; convert it first, for example x.float()")
+
+
+def check_int(name: str, value: int, low: int | None = None, high: int | None = None) -> int:
+    """Return `value` if it is an int from `low` to `high`, else raise TypeError or ValueError."""
+    bounds = "" if low is None else f" from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int{bounds}, got {value!r}")
+    if low is not None and high is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be{bounds}, got {value}")
+    return value

@@ -1,0 +1,108 @@
+"""The native operations against the plain torch ones, which are the specification: equal to the bit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from oracles.kernels import BACKENDS
+
+from lognet import LogTensor
+from lognet.quant import kernels
+from lognet.quant.bitpack import pack, pack_codes, unpack, unpack_codes
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 127, 128, 129, 251, 1000]
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def weights(n, bits, scale=1.7, base_precision=None):
+    g = torch.Generator().manual_seed(n)
+    signs = torch.randint(0, 2, (n,), generator=g) * 2 - 1
+    return LogTensor.from_codes(torch.randint(0, 2**bits, (n,), generator=g), signs, bits, scale, base_precision)
+
+
+@backends
+@pytest.mark.parametrize("bits", range(2, 17))
+def test_decoding(backend, bits):
+    for n in SIZES:
+        w = weights(n, bits)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            values = []
+            for name in ("reference", backend):
+                with kernels.use(name):
+                    values.append(
+                        (w.dequantize(dtype), w.exponent, w.signs, *(w[3:].dequantize() for _ in range(n > 3)))
+                    )
+            for expected, found in zip(*values, strict=True):
+                assert expected.dtype == found.dtype
+                assert torch.equal(expected, found)
+
+
+@backends
+@pytest.mark.parametrize("width", range(1, 17))
+def test_unpacking_whole_streams_and_windows(backend, width):
+    for n in SIZES:
+        codes = torch.randint(0, 2**width, (n,), dtype=torch.int32)
+        low, high = pack_codes(codes, width)
+        with kernels.use(backend):
+            assert torch.equal(unpack_codes(low, high, width, n), codes)
+            for start in range(0, n, 40):
+                count = min(29, n - start)
+                assert torch.equal(unpack_codes(low, high, width, count, start), codes[start : start + count])
+            if width <= 8:
+                assert torch.equal(unpack(pack(codes, width), width, n), codes.to(torch.uint8))
+
+
+@backends
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_weights_than_a_thread_takes_at_once(backend, threads):
+    w = weights(100_003, 11)
+    torch.set_num_threads(threads)
+    with kernels.use("reference"):
+        expected = w.dequantize()
+    with kernels.use(backend):
+        assert torch.equal(w.dequantize(), expected)
+
+
+def test_a_tensor_that_is_traced_or_elsewhere_takes_the_plain_path():
+    assert not kernels.native.serves(torch.empty(3, device="meta"))
+    assert not kernels.native.serves(torch.empty(4)[::2])
+    with torch._subclasses.FakeTensorMode():
+        assert not kernels.native.serves(torch.empty(3))
+
+
+def run(code, **environment):
+    command = [sys.executable, "-W", "always", "-c", "from lognet import LogTensor\nimport torch\n" + code]
+    return subprocess.run(
+        command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True
+    )
+
+
+DECODE = "print(LogTensor.from_float(torch.tensor([1.0, -0.5])).dequantize().tolist())\n"
+
+
+@pytest.mark.parametrize("name", ["reference", "portable"])
+def test_the_environment_names_the_back_end(name):
+    done = run(DECODE + "from lognet.quant import kernels; print(kernels.backend())", LOGNET_KERNELS=name)
+    expected = name if BACKENDS[0] == "portable" else "reference"
+    assert done.stdout.split("\n")[:2] == ["[1.0, -0.5]", expected], done.stderr
+
+
+def test_a_wrong_name_in_the_environment_is_refused():
+    done = run(DECODE, LOGNET_KERNELS="fast")
+    assert "LOGNET_KERNELS must be one of reference, portable, avx2, avx512, got 'fast'" in done.stderr
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_without_kernels_all_works_and_one_warning_says_what_is_lost(stale):
+    hide = (
+        "library.digest = lambda folder: 'other'\n"
+        if stale and BACKENDS[0] == "portable"
+        else "library._FOLDER = library._FOLDER / 'nowhere'\n"
+    )
+    done = run("from lognet.quant.kernels import library\n" + hide + DECODE + DECODE)
+    assert done.stdout == "[1.0, -0.5]\n" * 2
+    assert done.stderr.count("UserWarning: lognet") == 1
+    assert "install a C++ compiler" in done.stderr
