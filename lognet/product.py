@@ -16,11 +16,11 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .log_tensor import LogTensor, decode
 from .quant.kernels import native
 from .quant.log_format import LogFormat, default_base_precision
+from .recompute import in_transform
 
 FEW_ROWS = 16
 """The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""
@@ -94,6 +94,4 @@ def stored(matrix: Tensor) -> Tensor | None:
 
 def _differentiated(*tensors: Tensor | None) -> bool:
     """Whether anybody may ask for a derivative: in reverse, forwards, or by a transformation of torch.func."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return True
-    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+    return (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)) or in_transform()

@@ -26,6 +26,9 @@ from .shards import gradient, is_sharded, over_parts, part, part_key, whole
 from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient, recode_averages
 from .update import CodeStep, step_codes, step_floats
 
+Place = tuple[int, tuple[Tensor, dict[str, Any]]]  # a parameter's index in the optimizer, itself and its group
+Places = list[Place]
+
 
 class Madam(Optimizer):
     r"""Multiplicative adaptive moments, for weights on a ladder in log space.
@@ -296,12 +299,10 @@ class Madam(Optimizer):
         """
         return Release(self)
 
-    def _advance(self, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> None:
+    def _advance(self, places: Iterable[Place]) -> None:
         """One step of those parameters, given with their index and group, that have a gradient."""
+        moves = self._plan(torch.compiler.is_compiling(), list(places))
         together: dict[Any, list[Planned]] = {}
-        sharded = any(map(is_sharded, self._parameters()))
-        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # LogTensors ask at every attribute
-            moves = self._plan(torch.compiler.is_compiling(), places)
         for move in moves:
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
@@ -316,7 +317,7 @@ class Madam(Optimizer):
         return (p for group in self.param_groups for p in group["params"])
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool, places: Iterable[tuple[int, tuple[Tensor, dict[str, Any]]]]) -> list[Planned]:
+    def _plan(self, compiling: bool, places: Places) -> list[Planned]:
         """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
 
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
@@ -324,6 +325,11 @@ class Madam(Optimizer):
         """
         for group in self.param_groups:
             check_state_bits(group)
+        sharded = any(is_sharded(p) for _, (p, _) in places)
+        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # LogTensors ask at every attribute
+            return self._planned(compiling, places)
+
+    def _planned(self, compiling: bool, places: Places) -> list[Planned]:
         pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
         if any(grad.is_sparse for _, grad, _, _ in pending):
             raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")

@@ -193,7 +193,6 @@ OPERATIONS = {
     "mask": lambda w: w[w > 0],
     "where": lambda w: torch.where(w > 0, w, 0),
     "einsum": lambda w: torch.einsum("ij,kj->ik", w, w),
-    "matmul vector": lambda w: w @ torch.ones(10),
     "sort": lambda w: w.sort().values,
     "zeros_like": lambda w: torch.zeros_like(w),
     "numpy": lambda w: torch.from_numpy(w.detach().numpy()),

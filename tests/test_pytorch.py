@@ -236,7 +236,10 @@ def test_activation_checkpointing_gives_the_same_gradients(bits, use_reentrant):
     model, x = net(bits), data().requires_grad_()
     plain = gradients(model, model(x).square().sum())
     again = gradients(model, checkpoint(model, x, use_reentrant=use_reentrant).square().sum())
-    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    if use_reentrant:  # its first pass is in inference, where few rows are summed in another order
+        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-6)
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
 @both_widths
