@@ -41,11 +41,18 @@ class BuildKernels(build_ext):
         for source in sorted(ext.sources):
             own = LEVELS.get(Path(source).name)
             if own is None or x86:
-                flags = [*FLAGS, *(own or []), *([] if x86 else ["-DLOGNET_PORTABLE_ONLY"]), *extra]
+                flags = [
+                    *FLAGS,
+                    f"-frandom-seed={Path(source).name}",
+                    *(own or []),
+                    *([] if x86 else ["-DLOGNET_PORTABLE_ONLY"]),
+                    *extra,
+                ]
                 objects += self.compiler.compile(
                     [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
                 )
-        self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=extra)
+        strip = [] if extra else ["-Wl,-s"] * (platform.system() == "Linux")  # as small, and the same every time
+        self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=[*extra, *strip])
 
     def get_ext_filename(self, fullname: str) -> str:
         return os.path.join(*fullname.split(".")) + ".so"
