@@ -1,6 +1,6 @@
 // The plain C face of the kernels: pointers and sizes, called through ctypes (see ../library.py and ../native.py).
 //
-// Everything here gives, bit for bit, what the plain torch code gives that it stands in for. Numbers are float32, each
+// All but the products gives, bit for bit, what the plain torch code gives that it stands in for. Numbers are float32, each
 // operation rounded by itself; tables are built once by the Python side.
 #pragma once
 #include <stdint.h>
