@@ -26,6 +26,9 @@ def float_state_dicts(model: nn.Module) -> RemovableHandle:
     Returns:
         A handle: its ``remove()`` ends this, and so does the end of a ``with`` block.
 
+    Raises:
+        TypeError: `model` is not a module.
+
     Tied parameters stay one tensor under several names. LogTensors that report a dtype narrower than float32 are given in
     float32, which tells the rungs of wide ladders apart. ``state_dict(keep_vars=True)``, which `lognet.save` uses, goes on
     giving the parameters themselves.

@@ -79,7 +79,9 @@ def test_fit_tracks_float32_and_resumes_bit_for_bit(options, tmp_path):
 @pytest.mark.parametrize("bits", [8, None], ids=["wrapped", "float"])
 def test_a_checkpoint_loads_into_a_wrapped_or_a_float_model(bits, tmp_path):
     model, _ = fit(8, tmp_path, epochs=1)
-    loaded = Digits.load_from_checkpoint(tmp_path / "epoch=0.ckpt", bits=bits, map_location="cpu")
+    loaded = Digits.load_from_checkpoint(
+        tmp_path / "epoch=0.ckpt", bits=bits
+    )  # by a function as map_location: its default
     for a, b in zip(loaded.parameters(), model.parameters(), strict=True):
         assert isinstance(a, LogTensor) == (bits is not None)
         assert torch.equal(a, b)
