@@ -378,7 +378,7 @@ def test_data_parallel_training_in_one_process(tmp_path):
 
 
 SPAWNED = """
-import sys, torch, warnings
+import copy, sys, torch, warnings
 import torch.distributed as dist, torch.multiprocessing as mp
 from torch import nn
 import lognet
@@ -390,7 +390,7 @@ def work(rank, model, folder):
     warnings.simplefilter("error")
     assert len(quantizers_of(model)) == 3, quantizers_of(model)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
-    model = nn.parallel.DistributedDataParallel(model)
+    model = nn.parallel.DistributedDataParallel(copy.deepcopy(model))  # spawned workers share the memory of what they are given
     optimizer = Madam(model.parameters())
     x = torch.randn(2, 3, 8, 5, generator=torch.Generator().manual_seed(0))
     for step in range(3):
