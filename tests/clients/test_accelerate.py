@@ -47,7 +47,7 @@ def train(kind, bits, updates, *, precision="no", floats=True, save_at=None, loa
     return losses, accelerator.unwrap_model(model), optimizer
 
 
-@pytest.mark.parametrize(("kind", "precision", "updates"), [("gpt2", "no", 16), ("t5", "bf16", 12)])
+@pytest.mark.parametrize(("kind", "precision", "updates"), [("gpt2", "no", 16), ("bert", "no", 16), ("t5", "bf16", 12)])
 def test_8_bits_track_float32(kind, precision, updates):
     curves = [train(kind, bits, updates, precision=precision)[0] for bits in (8, None)]
     assert_tracks(*curves, falls_by=0.2, within=0.05)
