@@ -323,7 +323,7 @@ class Madam(Optimizer):
         So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
         change from step to step is a tensor. Parameters that the native kernels can move they have moved on return.
         """
-        for group in self.param_groups:
+        for group in {id(group): group for _, (_, group) in places}.values():
             check_state_bits(group)
         sharded = any(is_sharded(p) for _, (p, _) in places)
         with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # LogTensors ask at every attribute
@@ -336,9 +336,9 @@ class Madam(Optimizer):
         ready = not compiling and launch.ready()
         read = [ready and launch.reads(p, grad, group) for p, grad, _, group in pending]
         sound = []
-        for (p, grad, index, group), is_sound in zip(pending, _are_sound(pending, read), strict=True):
+        for (p, grad, index, group), is_read, is_sound in zip(pending, read, _are_sound(pending, read), strict=True):
             if is_sound:
-                sound.append((p, grad, index, group))
+                sound.append((p, grad, index, group, is_read))
                 self._warn_of_lost_moves(p, group)
             else:
                 self._warn_once(
@@ -348,10 +348,11 @@ class Madam(Optimizer):
                 )
         moves, rows, launched = [], [], []
         launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
-        hypers = {id(group): launch.hyper_of(group) for group in self.param_groups} if ready else {}
-        for p, grad, index, group in sound:  # only now: a warning may be an error
+        groups = {id(group): group for *_, group, is_read in sound if is_read}
+        hypers = {key: launch.hyper_of(group) for key, group in groups.items()}
+        for p, grad, index, group, is_read in sound:  # only now: a warning may be an error
             state = self._state_of(p, grad, group)
-            if ready and launch.reads(p, grad, group):
+            if is_read:
                 row = launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
                 if row is not None:
                     rows.append(row)
