@@ -26,8 +26,8 @@ FLAGS += [
     f'-DLOGNET_SOURCES="{sources["digest"](Path(SOURCES))}"',
 ]
 LEVELS = {
-    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
-    "kernels_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
+    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
+    "kernels_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mbmi2"],
 }
 
 

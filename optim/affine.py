@@ -5,6 +5,8 @@ With c from 0 to 1, sigma the typical magnitude of a parameter's weights, and r 
     W     <- W - eta * ((1 - c) * |W| + c * sigma) * r                                   affine_floats
     k     <- a rung next to that W, drawn so that its mean is W                          affine_codes
 
+On codes the step is a ratio: |W| cancels from W' / W, and what is left of it is eta * sigma / |W|, of a small table.
+
 A multiplicative step leaves small weights where they are: they need many steps to grow and can hardly change sign. The
 affine one moves the typical weight by the same share eta and all smaller ones at least by c * eta * sigma.
 """
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..quant.log_format import LogFormat
+from ..quant.ratios import NEAREST, inverse_rungs, places_between, spacing
 from .update import FLOAT_RANGE, CodeStep
 
 STEP_SIGMA = 0.2
@@ -70,24 +73,38 @@ def affine_codes(
     relative: float | Tensor,
     absolute: float | Tensor,
     sign_crossing: bool,
-    u: Tensor | None,
+    halves: Tensor | None,
 ) -> CodeStep:
-    """The affine step on codes: `affine_target` in units of the scale, rounded to one of the two rungs around it.
+    """The affine step on codes: `affine_target`, rounded to one of the two rungs around it.
+
+    With c_k the rung behind the last one over rung k, the weight W is to be multiplied with::
+
+        W' / W = 1 - (relative + absolute * c_k) * r * sign(W)
+
+    Between the lowest rung and its negative, where W' / W lies within +-exp(eta_0) * c_k, is no zero: such a weight goes to
+    one of the two, drawn so that their mean is W'.
 
     Args:
         format: the ladder.
         exponent, negative: the codes, int32 and bool.
         r: the clamped direction, floating, same shape.
-        relative, absolute: of `affine_coefficients`, with the scale as unit.
+        relative, absolute: of `affine_coefficients`, with the rung behind the last one as unit.
         sign_crossing: let weights go to the other side of zero; False stops them on the lowest rung.
-        u: None rounds to the nearest rung; uniform numbers on (0, 1] round so that the mean is the target.
+        halves: None rounds to the nearest rung; random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
+            target.
     """
-    weight = format.decode(exponent, negative, torch.ones((), device=r.device), r.dtype)
-    target = affine_target(weight, r, relative, absolute)
-    if not sign_crossing:
-        target = torch.where(negative, target.clamp(max=0), target.clamp(min=0))
-    k, side = format.encode_unbiased(target, 0.5 if u is None else u)
-    side = side if sign_crossing else negative
-    tried, crossing = r != 0, side ^ negative  # not side != negative: inductor's C++ cannot compare two masks
-    counts = torch.stack([tried.sum(), (tried & (k == exponent) & ~crossing).sum(), crossing.sum()])
-    return CodeStep(k, side, counts)
+    r = r.to(torch.float32)
+    c = inverse_rungs(format, r).index_select(0, exponent.reshape(-1)).view(exponent.shape)
+    ratio = 1 - (c * absolute + relative) * torch.where(negative, -r, r)
+    if sign_crossing:
+        signed = 0 if halves is None else torch.where(halves < 2**15, halves, halves - 2**16)
+        crossing = ratio < signed * spacing(format.base_precision).zero * c
+        ratio = ratio.abs()
+    else:
+        crossing = torch.zeros_like(negative)
+        ratio = ratio.clamp(min=0)
+    moves = places_between(ratio, format.base_precision, NEAREST if halves is None else halves)
+    k = (exponent + moves).clamp_(0, format.last_rung)
+    tried, stays = r != 0, (k == exponent) & ~crossing
+    counts = torch.stack([tried.sum(), (tried & stays).sum(), crossing.sum()])
+    return CodeStep(k, negative ^ crossing, counts)

@@ -7,7 +7,7 @@ tensors, the paper's step on floats) stays with those.
 from __future__ import annotations
 
 import ctypes
-from functools import cache, lru_cache
+from functools import cache
 from operator import is_
 from typing import Any
 
@@ -18,13 +18,10 @@ from torch.nn import Parameter
 from ..log_tensor import LogTensor
 from ..quant.block_format import BLOCK, BlockFormat
 from ..quant.kernels import native, steps
-from ..quant.log_format import LogFormat
+from ..quant.log_format import LogFormat, default_base_precision
 from ..quant.random_bits import MASK64
+from ..quant.ratios import inverse_rungs, spacing
 from .state import AVERAGES, state_format
-
-FINEST = 1e-5
-"""Rungs closer than this are found by the plain code only: the kernels' guess of a logarithm is 3e-6 off."""
-
 
 class Launcher:
     """Describes the parameters of one optimizer, and remembers which of their tensors it has looked at."""
@@ -62,14 +59,12 @@ class Launcher:
             if p.numel() != count:
                 return None
             return (
-                grad.data_ptr(), low, 0, 0, 0, 0, 0, 0, 0.0, 0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
+                grad.data_ptr(), low, 0, 0, 0, 0, 0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
                 mean_scale, count, ctypes.addressof(hyper), index, dtype, steps.DTYPES[p.dtype],
             )  # fmt: skip
         ladder = storage.format
-        rungs, octaves = _ladder_table(ladder)
         return (
-            grad.data_ptr(), 0, low, high, sign, ladder.bits, rungs.data_ptr(), ladder.last_rung,
-            ladder.base_precision, octaves, ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
+            grad.data_ptr(), 0, low, high, sign, ladder.bits, _ladder(ladder)[0], ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
             square_scale, mean, mean_scale, count, ctypes.addressof(hyper), index, dtype, 0,
         )  # fmt: skip
 
@@ -131,15 +126,19 @@ def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
             fits = fits and plain(codes, *of) and plain(scale, torch.float32, -(-count // BLOCK))
     if isinstance(p, LogTensor):
         planes = p._storage.planes().values()
-        fits = fits and plain(counts, torch.int64, 3) and p.is_whole and all(map(native.plain, planes))
-        return fits and p.base_precision >= FINEST
+        return fits and plain(counts, torch.int64, 3) and p.is_whole and all(map(native.plain, planes))
     return fits and p.dtype in steps.DTYPES and native.plain(p)
 
 
-@lru_cache(maxsize=64)
-def _ladder_table(ladder: LogFormat) -> tuple[Tensor, int]:
-    rungs = ladder.unit_rungs(torch.float32, torch.empty(0))
-    return rungs, steps.octaves(rungs[: ladder.last_rung + 1], ladder.base_precision)
+@cache
+def _ladder(ladder: LogFormat) -> tuple[int, steps.Ladder, Tensor]:
+    """The address of the row of a ladder, and what it points to."""
+    inverse, s = inverse_rungs(ladder, torch.empty(0)), spacing(ladder.base_precision)
+    by_octaves = ladder.bits <= 12 and ladder.base_precision == default_base_precision(ladder.bits)
+    row = steps.Ladder(
+        inverse.data_ptr(), s.octave, s.q0, s.q1, s.q2, s.zero, *s.bow, s.shift, ladder.last_rung, by_octaves
+    )
+    return ctypes.addressof(row), row, inverse
 
 
 @cache

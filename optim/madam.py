@@ -15,14 +15,15 @@ from torch.optim import Optimizer
 from ..log_tensor import LogTensor
 from ..quant.kernels import steps
 from ..quant.log_format import P_SCALE, typical_magnitude
-from ..quant.random_bits import mix64, uniform
+from ..quant.random_bits import halves, mix64
+from ..quant.ratios import rung_behind
 from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .launch import Launcher
 from .plan import Planned, Scalars, read_flags
 from .release import Release
-from .shards import gradient, is_sharded, over_parts, part, part_key, whole
+from .shards import gradient, is_sharded, over_parts, part, part_start, whole
 from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient, recode_averages
 from .update import CodeStep, step_codes, step_floats
 
@@ -393,7 +394,9 @@ class Madam(Optimizer):
         lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
         own, key = part(p), mix64(group["seed"], step, index)
-        unit, rung = (float(own.scale), own.base_precision) if isinstance(own, LogTensor) else (1.0, 1.0)
+        unit, rung = 1.0, 1.0
+        if isinstance(own, LogTensor):
+            unit, rung = float(own.scale) * rung_behind(own.format), own.base_precision
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
         return Scalars(
             lr=lr / rung,
@@ -402,8 +405,9 @@ class Madam(Optimizer):
             correction=1 / (1 - group["beta"] ** step) if correct else 1.0,
             momentum_correction=1 / (1 - group["momentum"] ** step) if correct else 1.0,
             sigma_star=group["p_scale"] * sigma,
-            key=part_key(key, p) if isinstance(own, LogTensor) else key,
+            key=key,
             state_key=mix64(group["seed"], step, index, 1),
+            start=part_start(p),
         )
 
     def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: Scalars, group: dict[str, Any]) -> None:
@@ -429,13 +433,13 @@ class Madam(Optimizer):
             p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
 
     def _move_codes(self, p: LogTensor, r: Tensor, scalars: Scalars, group: dict[str, Any]) -> CodeStep:
-        u = None
+        drawn = None
         if group["rounding"] == "stochastic":
-            u = uniform(r.numel(), scalars.key, r.dtype, r.device).view(r.shape)
+            drawn = halves(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
         crossing = group["sign_crossing"]
         if group["affine"]:
-            return affine_codes(p.format, *p.codes(), r, scalars.relative, scalars.absolute, crossing, u)
-        return step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, crossing, u)
+            return affine_codes(p.format, *p.codes(), r, scalars.relative, scalars.absolute, crossing, drawn)
+        return step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, crossing, drawn)
 
     def _move_together(self, moves: list[Planned]) -> None:
         """The steps of float parameters of one group, dtype and device, laid end to end."""

@@ -15,7 +15,7 @@ from ..quant.random_bits import key_tensor
 
 
 class Scalars(NamedTuple):
-    """The numbers of one parameter in one step: floats and an int, or the same as tensors."""
+    """The numbers of one parameter in one step: floats and ints, or the same as tensors."""
 
     lr: float | Tensor  # of a LogTensor: in rungs
     relative: float | Tensor  # these two: of the affine step
@@ -25,11 +25,12 @@ class Scalars(NamedTuple):
     sigma_star: float | Tensor
     key: int | Tensor  # of the weights' random bits
     state_key: int | Tensor  # of the averages' random bits
+    start: int | Tensor  # of a part of a parameter: the number of its first weight in the whole
 
     def as_tensors(self, device: torch.device) -> Scalars:
-        numbers = torch.tensor(self[:-2], dtype=torch.float64, device=device)
-        keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-2:])
-        return Scalars(*numbers, *keys)
+        numbers = torch.tensor(self[:-3], dtype=torch.float64, device=device)
+        keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-3:-1])
+        return Scalars(*numbers, *keys, torch.as_tensor(self.start, device=device))
 
     @staticmethod
     def joined(rows: tuple[Scalars, ...], sizes: list[int], like: Tensor) -> Scalars:
@@ -40,8 +41,8 @@ class Scalars(NamedTuple):
             of = torch.stack(numbers) if isinstance(numbers[0], Tensor) else torch.tensor(numbers, dtype=torch.float64)  # type: ignore[arg-type]
             return of.to(like).repeat_interleave(row_of, output_size=like.numel())
 
-        numbers = [spread(column) for column in zip(*(row[:-2] for row in rows), strict=True)]
-        return Scalars(*numbers, *rows[0][-2:])  # type: ignore[call-arg]
+        numbers = [spread(column) for column in zip(*(row[:-3] for row in rows), strict=True)]
+        return Scalars(*numbers, *rows[0][-3:])  # type: ignore[call-arg]
 
 
 class Planned(NamedTuple):

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..quant.random_bits import shifted
-
 
 def is_sharded(x: Tensor) -> bool:
     """Whether x is a DTensor; without an import of what is not in use."""
@@ -40,17 +38,17 @@ def gradient(p: Tensor) -> Tensor:
     return grad
 
 
-def part_key(key: int, p: Tensor) -> int:
-    """The key under which the elements of p's local part draw the random bits that they have in the whole.
+def part_start(p: Tensor) -> int:
+    """The number, in the whole, of the first element of p's local part: 0 for what is not sharded.
 
     A part is some of the rows: LogTensors are sharded over their first dimension only.
     """
     if not is_sharded(p):
-        return key
+        return 0
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     _, offset = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)  # type: ignore[attr-defined]
-    return shifted(key, offset[0] * p.stride(0))
+    return offset[0] * p.stride(0)
 
 
 def over_parts(numbers: Sequence[Tensor], params: Sequence[Tensor], operation: str) -> list[Tensor]:

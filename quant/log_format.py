@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .random_bits import uniform
-from .rounding import is_traced, round_to_rungs
+from .rounding import is_traced
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")
@@ -183,31 +183,6 @@ class LogFormat:
         floor = rungs.floor()
         u = uniform(rungs.numel(), key, torch.float64, rungs.device).view(rungs.shape)
         return (floor + (u < rungs - floor)).to(torch.int32)
-
-    def encode_unbiased(self, units: Tensor, u: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Round signed values to rungs in value, not in log space: without bias on the whole ladder, zero included.
-
-        Between the lowest rung and its negative there is no zero; a value there goes to one of the two, drawn so that
-        their mean is the value.
-
-        Args:
-            units: values in units of the scale, any shape, float32 or float64; beyond +-1 they go to the top rung.
-            u: uniform on (0, 1], the same shape, to draw with; 1/2 rounds to the nearest rung.
-
-        Returns:
-            int32 rungs k, and bool, True where negative.
-
-        >>> ladder = LogFormat(4)  # two rungs to the octave, 16 rungs in all
-        >>> k, negative = ladder.encode_unbiased(torch.tensor([1.0, -0.5, 0.3]), 0.5)
-        >>> k.tolist(), negative.tolist()
-        ([0, 2, 4], [False, True, False])
-        """
-        positive = self.unit_rungs(units.dtype, units)[: self.last_rung + 1]
-        lowest = positive[-1]
-        magnitude = units.abs().clamp(max=1)
-        k = round_to_rungs(magnitude.maximum(lowest), positive, self.base_precision, u)
-        flip = (magnitude < lowest) & (u * (2 * lowest) > magnitude + lowest)
-        return k, (units < 0) ^ flip
 
     def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
         """`unit_ladder` on the device of `like`, from a cache but where torch.compile traces."""

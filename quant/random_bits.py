@@ -37,16 +37,6 @@ def mix64(*words: int) -> int:
     return state
 
 
-def shifted(key: int, start: int) -> int:
-    """The key of the stream that begins with element `start` of the stream `key`.
-
-    >>> random_words(5, key=7)[2:].equal(random_words(3, shifted(7, 2)))
-    True
-    """
-    multiplier, offset = (key & _MASK32) | 1, key >> 32
-    return multiplier | (offset + multiplier * start & _MASK32) << 32
-
-
 def key_tensor(key: int, device: torch.device | str = "cpu") -> Tensor:
     """A 64-bit key as a tensor, which `random_words` takes too: a compiled graph then serves every key."""
     return torch.tensor([(key & _MASK32) | 1, key >> 32 & _MASK32], dtype=torch.int64, device=device)
@@ -58,15 +48,33 @@ def random_words(count: int, key: int | Tensor, device: torch.device | str = "cp
     Returns an int64 tensor of shape (count,) with values in [0, 2^32): int64 because torch has no unsigned
     32-bit arithmetic, and the masked products below are exact in it.
     """
+    return _words(torch.arange(count, dtype=torch.int64, device=device), key)
+
+
+def _words(index: Tensor, key: int | Tensor) -> Tensor:
+    """The words of the elements `index` of a stream; overwrites `index`."""
     multiplier, offset = key.unbind() if isinstance(key, Tensor) else ((key & _MASK32) | 1, key >> 32)
-    h = torch.arange(count, dtype=torch.int64, device=device)
-    return _fmix32_(h.mul_(multiplier).add_(offset).bitwise_and_(_MASK32))
+    return _fmix32_(index.mul_(multiplier).add_(offset).bitwise_and_(_MASK32))
 
 
 def _fmix32_(h: Tensor) -> Tensor:
     h.bitwise_xor_(h >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK32)
     h.bitwise_xor_(h >> 13).mul_(0xC2B2AE35).bitwise_and_(_MASK32)
     return h.bitwise_xor_(h >> 16)
+
+
+def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
+    """`count` uniform integers 0 .. 2^16 - 1, int32, of the stream `key` from its element `start` on.
+
+    A word serves two elements. Of each 32, the first 16 have the low halves of 16 words and the others the high ones, so
+    that the elements of a vector need one shift.
+
+    >>> halves(50, key=7)[30:].equal(halves(20, key=7, start=30))
+    True
+    """
+    element = torch.arange(count, dtype=torch.int64, device=device) + start
+    words = _words((element >> 5) * 16 + (element & 15), key)
+    return (words >> (element & 16) & 0xFFFF).to(torch.int32)
 
 
 def content_key(x: Tensor, seed: int) -> Tensor:

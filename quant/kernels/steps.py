@@ -18,7 +18,7 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 """Gradients and float parameters that the library reads."""
 
 _GRADIENT = struct.Struct("@Pqfi")
-_PARAMETER = struct.Struct("@PPPPPi4xPifqdPPqPPPPPPPqPqii")
+_PARAMETER = struct.Struct("@PPPPPi4xPdPPqPPPPPPPqPqii")
 Row = tuple[float, ...]
 
 
@@ -44,6 +44,16 @@ def octaves(rungs: Tensor, base_precision: float) -> int:
         return 0
     fits = (n for n in (1, 2, 4, 8, 16) if torch.equal(rungs[32:], rungs[:-32] * 2.0**-n))
     return next(fits, 0)
+
+
+class Ladder(ctypes.Structure):
+    """What a step needs to know of a ladder: see `lognet.quant.ratios`."""
+
+    _fields_ = (
+        ("inverse", ctypes.c_void_p),
+        *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "zero")),
+        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift", "last", "by_octaves")),
+    )
 
 
 class Hyper(ctypes.Structure):

@@ -57,7 +57,7 @@ LOGNET_API void lognet_set_parallel(ParallelFn function) { parallel_regions = fu
 LOGNET_API int lognet_set_level(int level) {
 #ifndef LOGNET_PORTABLE_ONLY
     __builtin_cpu_init();
-    if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
         chosen = kernels_avx2();
         return 1;
     }

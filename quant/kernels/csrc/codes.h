@@ -5,6 +5,10 @@
 #pragma once
 #include <string.h>
 
+#if defined(__BMI2__)
+#include <immintrin.h>
+#endif
+
 #include "lognet.h"
 
 namespace {
@@ -21,6 +25,13 @@ inline uint64_t load_word(const uint8_t* at, const uint8_t* end) {
 }
 
 // Spreads the low `8 * width` bits of a word into eight bytes, and back: halves, quarters, eighths.
+#if defined(__BMI2__)
+
+inline uint64_t spread(uint64_t word, int width) { return _pdep_u64(word, 0x0101010101010101ull * ((1u << width) - 1)); }
+inline uint64_t squeeze(uint64_t bytes, int width) { return _pext_u64(bytes, 0x0101010101010101ull * ((1u << width) - 1)); }
+
+#else
+
 inline uint64_t spread(uint64_t word, int width) {
     uint64_t low4 = (1ull << (4 * width)) - 1, low2 = (1ull << (2 * width)) - 1, low1 = (1ull << width) - 1;
     word = (word & low4) | ((word >> (4 * width) & low4) << 32);
@@ -36,11 +47,15 @@ inline uint64_t squeeze(uint64_t bytes, int width) {
     return (word & 0xFFFFFFFFull) | word >> 32 << (4 * width);
 }
 
+#endif
+
 // `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights.
 inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_t begin, int n, uint8_t* out) {
     const uint8_t* at = stream + begin / 8 * width;
     const uint8_t* end = stream + (count * width + 7) / 8;
-    for (int i = 0; i < n; i += 8, at += width) {
+    int i = 0;
+    if (width == 8) i = n / 8 * 8, memcpy(out, at, i), at += i;
+    for (; i < n; i += 8, at += width) {
         uint64_t bytes = width == 8 ? load_word(at, end) : spread(load_word(at, end), width);
         memcpy(out + i, &bytes, 8);
     }
@@ -50,7 +65,15 @@ inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_
 inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8_t* stream) {
     uint8_t* at = stream + begin / 8 * width;
     uint8_t* end = at + (static_cast<int64_t>(n) * width + 7) / 8;
-    for (int i = 0; i < n; i += 8, at += width) {
+    int i = 0;
+    if (width == 8) i = n / 8 * 8, memcpy(at, in, i), at += i;
+    for (; end - at >= 8; i += 8, at += width) {  // eight bytes are written, of which the next word overwrites some
+        uint64_t bytes;
+        memcpy(&bytes, in + i, 8);
+        bytes = squeeze(bytes, width);
+        memcpy(at, &bytes, 8);
+    }
+    for (; i < n; i += 8, at += width) {
         uint64_t bytes;
         memcpy(&bytes, in + i, 8);
         if (width != 8) bytes = squeeze(bytes, width);
@@ -59,18 +82,33 @@ inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8
     }
 }
 
-// Codes of a block: low bytes, and high bytes where there are any. Before `save`, bytes behind the last code are zero.
+// Codes of a block: low bytes, and high bytes where there are any.
 struct CodeBytes {
     alignas(64) uint8_t low[BLOCK] = {}, high[BLOCK] = {};
 
+    static int low_bits(const Planes& planes) { return planes.bits < 8 ? planes.bits : 8; }
+
+    void load_low(const Planes& planes, int64_t count, int64_t begin, int n) {
+        unpack_bytes(planes.low, low_bits(planes), count, begin, n, low);
+    }
+    void load_high(const Planes& planes, int64_t count, int64_t begin, int n) {
+        unpack_bytes(planes.high, planes.bits - 8, count, begin, n, high);
+    }
     void load(const Planes& planes, int64_t count, int64_t begin, int n) {
-        unpack_bytes(planes.low, planes.bits < 8 ? planes.bits : 8, count, begin, n, low);
-        if (planes.bits > 8) unpack_bytes(planes.high, planes.bits - 8, count, begin, n, high);
+        load_low(planes, count, begin, n);
+        if (planes.bits > 8) load_high(planes, count, begin, n);
     }
 
-    void save(const Planes& planes, int64_t begin, int n) const {
-        pack_bytes(low, planes.bits < 8 ? planes.bits : 8, begin, n, planes.low);
-        if (planes.bits > 8) pack_bytes(high, planes.bits - 8, begin, n, planes.high);
+    // Before these, bytes behind the last code are zero.
+    void clear_behind(int n) {
+        memset(low + n, 0, BLOCK - n);
+        memset(high + n, 0, BLOCK - n);
+    }
+    void save_low(const Planes& planes, int64_t begin, int n) const {
+        pack_bytes(low, low_bits(planes), begin, n, planes.low);
+    }
+    void save_high(const Planes& planes, int64_t begin, int n) const {
+        pack_bytes(high, planes.bits - 8, begin, n, planes.high);
     }
 };
 

@@ -7,6 +7,7 @@
 
 #define LOGNET_API extern "C" __attribute__((visibility("default")))
 
+constexpr int GROUP = 32;   // weights that share the shuffles of a table of bytes, and a draw of random words
 constexpr int BLOCK = 128;  // weights worked on together, and the numbers that share a scale in quant/block_format.py
 
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
@@ -28,6 +29,15 @@ struct Rungs {
     int64_t octaves;
 };
 
+// What steps need to know of a ladder: quant/ratios.py. `inverse` has 2^bits numbers; with `by_octaves` they are
+// float32 products of exp2(i / 32 - 8), i = 0 .. 255 the upper eight bits of a code of at most 12 bits, and of
+// exp2(j / (32 * 2^(bits - 8))), j the others.
+struct Ladder {
+    const float* inverse;
+    float octave, q0, q1, q2, zero;
+    int32_t bow0, bow1, shift, last, by_octaves;
+};
+
 // The hyperparameters of a group, as optim/madam.py has them.
 struct Hyper {
     double lr, p_scale, g_bound, beta, momentum, affine, warmup;
@@ -41,8 +51,8 @@ struct Parameter {
     const void* grad;
     void* weight;
     Planes planes;
-    Rungs rungs;
-    double base_precision;  // the same as in rungs, unrounded
+    const Ladder* ladder;
+    double base_precision;
     const float* scale;
     const uint8_t* keep;  // null, or one bit for every `keep_group` weights
     int64_t keep_group;

@@ -1,105 +1,163 @@
 // Moving weights: the affine step of optim/affine.py and the paper's on codes, of optim/update.py.
 #pragma once
 #include "codes.h"
-#include "ladder.h"
+#include "inverse.h"
 #include "random.h"
-#include "rounding.h"
 #include "signs.h"
 
 namespace {
 
 struct Counts {
-    int64_t tried = 0, stayed = 0, crossed = 0;
-
-    void add(Mask tries, Mask stays, Mask crosses) {
-        tried += __builtin_popcount(flags(tries));
-        stayed += __builtin_popcount(flags(stays));
-        crossed += __builtin_popcount(flags(crosses));
-    }
+    int64_t tried = 0, moved = 0, crossed = 0;
 };
 
-// A block of codes, taken apart.
-struct Codes {
-    CodeBytes bytes;
-    alignas(64) uint8_t signs[BLOCK / 8] = {};
-    bool high;
+// The random halves of a group: those of its first vectors are the low halves of the lanes of words, the others the high
+// ones.
+constexpr int VECTORS = GROUP / LANES, WORDS = VECTORS / 2;
 
-    Ints rung(int i) const { return high ? widen(bytes.low + i) | shift_left<8>(widen(bytes.high + i)) : widen(bytes.low + i); }
+inline Ints half(const Ints* words, int v) {
+    return v < WORDS ? words[v] & splat(0xFFFF) : shift_right<16>(words[v - WORDS]);
+}
+inline Ints half_above_zeros(const Ints* words, int v) {
+    return v < WORDS ? shift_left<16>(words[v]) : words[v - WORDS] & splat(static_cast<int32_t>(0xFFFF0000u));
+}
 
-    void set(int i, Ints k, Ints sign) {
-        narrow(bytes.low + i, k);
-        if (high) narrow(bytes.high + i, shift_right<8>(k));
-        store_signs(signs, i, sign);
+// affine_codes, a group at a time. Lanes with r = 0 stay.
+template <class Inverse, bool CROSSING, bool STOCHASTIC>
+class AffineMove {
+   public:
+    AffineMove(const Parameter& p, const Scalars& s, int64_t begin)
+        : inverse_(*p.ladder, p.planes.bits),
+          words_(s.key, begin / 2),
+          ladder_(*p.ladder),
+          relative_(splat(s.relative)),
+          absolute_(splat(s.absolute)),
+          tried_(splat(0)) {}
+
+    inline __attribute__((always_inline)) void operator()(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        Floats c[VECTORS];
+        Ints words[WORDS], lifts[WORDS], k[VECTORS];
+        inverse_(low, high, c);
+        if (STOCHASTIC) {
+            for (int i = 0; i < WORDS; ++i) lifts[i] = lift(words[i] = words_.draw());
+        }
+        const Ints nearest = shift_right16(lift(splat16(1 << 15)), 0) & splat(0xFFFF);
+        uint32_t crosses = 0;
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) {
+            const Floats step = load(r + v * LANES);
+            tried_ = tried_ - minus_one(step != splat(0.0f));
+            Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * flip(step, load_signs(signs, v * LANES));
+            if (CROSSING) {
+                Floats zero = splat(0.0f);
+                if (STOCHASTIC) zero = to_floats(half_above_zeros(words, v)) * splat(ladder_.zero * 0x1p-16f) * c[v];
+                crosses |= flags(ratio < zero) << (v * LANES);
+                ratio = absolute(ratio);
+            } else {
+                ratio = larger(ratio, splat(0.0f));
+            }
+            const Ints place = places(ratio) + (STOCHASTIC ? half(lifts, v) : nearest);
+            Ints old = widen(low + v * LANES);
+            if (high) old = old | shift_left<8>(widen(high + v * LANES));
+            k[v] = old + shift_right_signed(place, ladder_.shift);
+        }
+        alignas(32) uint8_t new_low[GROUP], new_high[GROUP];
+        store_codes(k, ladder_.last, new_low, high ? new_high : nullptr);
+        uint32_t stays = equal_bytes(low, new_low) & ~crosses, sides;
+        memcpy(low, new_low, GROUP);
+        if (high) {
+            stays &= equal_bytes(high, new_high);
+            memcpy(high, new_high, GROUP);
+        }
+        memcpy(&sides, signs, 4);
+        sides ^= crosses;
+        memcpy(signs, &sides, 4);
+        counts_.moved += __builtin_popcount(~stays);
+        counts_.crossed += __builtin_popcount(crosses);
     }
+
+    Counts counts() const {
+        Counts counts = counts_;
+        alignas(64) int32_t lanes[LANES];
+        store(lanes, tried_);
+        for (int32_t lane : lanes) counts.tried += lane;
+        return counts;
+    }
+
+   private:
+    // places_between, before the lift.
+    Ints places(Floats ratio) const {
+        const Ints bits = bits_of(ratio);
+        const Floats octaves = to_floats(bits - splat(0x3F800000)), m = to_floats(bits & splat(0x007FFFFF));
+        const Floats q = (m * splat(ladder_.q2) + splat(ladder_.q1)) * m + splat(ladder_.q0);
+        return to_nearest(octaves * splat(ladder_.octave) + m * (splat(0x1p23f) - m) * q);
+    }
+
+    // _lift of quant/ratios.py, shifted to the fraction of places, for both halves of each lane.
+    Ints lift(Ints words) const {
+        const Ints bend = subtract16(splat16(ladder_.bow0), high_product16(words, splat16(ladder_.bow1)));
+        const Ints arc = high_product16(words, words ^ splat(-1));
+        return shift_right16(add16(words, high_product16(arc, bend)), 16 - ladder_.shift);
+    }
+
+    Inverse inverse_;
+    RandomWords words_;
+    const Ladder ladder_;
+    const Floats relative_, absolute_;
+    Ints tried_;  // in a piece, by lanes
+    Counts counts_;
+};
+
+// step_codes, a group at a time: whole rungs up and down.
+template <bool CROSSING, bool STOCHASTIC>
+class MultiplicativeMove {
+   public:
+    MultiplicativeMove(const Parameter& p, const Scalars& s, int64_t begin)
+        : words_(s.key, begin / 2), rungs_(splat(s.lr)), last_(p.ladder->last) {}
+
+    void operator()(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        const Floats limit = splat(static_cast<float>(last_ + 1));
+        const Ints last = splat(last_), zero = splat(0);
+        Ints words[WORDS], k[VECTORS];
+        if (STOCHASTIC) {
+            for (Ints& word : words) word = words_.draw();
+        }
+        uint32_t crosses = 0, sides;
+        for (int v = 0; v < VECTORS; ++v) {
+            Ints old = widen(low + v * LANES);
+            if (high) old = old | shift_left<8>(widen(high + v * LANES));
+            const Floats step = load(r + v * LANES), exact = step * rungs_;
+            Floats move = nearest_even(exact);
+            if (STOCHASTIC) {
+                const Floats size = absolute(exact), whole = whole_part(size);
+                const Floats u = to_floats(half(words, v) + splat(1)) * splat(0x1p-16f);
+                move = flip(whole + where(u < size - whole, splat(1.0f)), sign_bit(exact));
+            }
+            const Ints moves = to_nearest(smaller(larger(move, splat(0.0f) - limit), limit));
+            const Mask tried = step != splat(0.0f);
+            counts_.tried += __builtin_popcount(flags(tried));
+            counts_.moved += __builtin_popcount(flags(tried)) - __builtin_popcount(flags(tried & (moves == zero)));
+            k[v] = old + choose(is_set(load_signs(signs, v * LANES)), zero - moves, moves);
+            if (CROSSING) crosses |= flags(k[v] > last) << (v * LANES);
+        }
+        store_codes(k, last_, low, high);
+        memcpy(&sides, signs, 4);
+        sides ^= crosses;
+        memcpy(signs, &sides, 4);
+        counts_.crossed += __builtin_popcount(crosses);
+    }
+
+    Counts counts() const { return counts_; }
+
+   private:
+    RandomWords words_;
+    const Floats rungs_;
+    const int last_;
+    Counts counts_;
 };
 
 inline Floats affine_target(Floats weight, Floats magnitude, Floats r, const Scalars& s) {
     return weight - (magnitude * splat(s.relative) + splat(s.absolute)) * r;
-}
-
-// affine_codes: in units of the scale. Lanes behind `n` hold r = 0 and stay.
-template <class Ladder, bool CROSSING, bool STOCHASTIC>
-void affine_codes(const Rungs& rungs, const Scalars& scalars, const float* r, int64_t first, int n, Codes& codes,
-                  Counts& total) {
-    const Ladder ladder(rungs);
-    const Rounder<Ladder> rounder(ladder, rungs);
-    const Scalars s = scalars;  // what a store of bytes cannot change
-    Counts counts = total;
-    const Floats lowest = splat(rungs.values[rungs.last]), twice = splat(2 * rungs.values[rungs.last]);
-    RandomWords words(scalars.key, first);
-    alignas(64) float targets[BLOCK], uniforms[BLOCK];
-    alignas(64) int32_t guesses[BLOCK];
-    for (int i = 0; i < n; i += LANES) {
-        Ints sign = load_signs(codes.signs, i);
-        Floats magnitude = ladder[codes.rung(i)];
-        Floats target = affine_target(flip(magnitude, sign), magnitude, load(r + i), s);
-        if (!CROSSING) target = flip(larger(flip(target, sign), splat(0.0f)), sign);
-        store(targets + i, target);
-        if (STOCHASTIC) store(uniforms + i, uniform24(words.draw()));
-    }
-    for (int i = 0; i < n; i += LANES) {
-        Floats size = larger(smaller(absolute(load(targets + i)), splat(1.0f)), lowest);
-        store(guesses + i, rounder.guess(size));
-    }
-    for (int i = 0; i < n; i += LANES) {
-        Floats target = load(targets + i), size = smaller(absolute(target), splat(1.0f));
-        Floats u = STOCHASTIC ? load(uniforms + i) : splat(0.5f);
-        Ints k = rounder.round(larger(size, lowest), load(guesses + i), u);
-        Ints old = codes.rung(i), old_sign = load_signs(codes.signs, i), sign = old_sign;
-        if (CROSSING) {
-            Mask flips = (size < lowest) & (u * twice > size + lowest);
-            sign = sign_bit(target) ^ (minus_one(flips) & splat(INT32_MIN));
-        }
-        Mask tried = load(r + i) != splat(0.0f);
-        counts.add(tried, tried & (k == old) & (sign == old_sign), is_set(sign ^ old_sign));
-        codes.set(i, k, sign);
-    }
-    total = counts;
-}
-
-// step_codes: whole rungs up and down.
-template <bool CROSSING, bool STOCHASTIC>
-void multiplicative_codes(const Rungs& rungs, const Scalars& scalars, const float* r, int64_t first, int n,
-                          Codes& codes, Counts& counts) {
-    const Floats limit = splat(static_cast<float>(rungs.last + 1));
-    const Ints last = splat(rungs.last), zero = splat(0);
-    RandomWords words(scalars.key, first);
-    for (int i = 0; i < n; i += LANES) {
-        Ints old = codes.rung(i), old_sign = load_signs(codes.signs, i);
-        Floats step = load(r + i), exact = step * splat(scalars.lr), move;
-        if (STOCHASTIC) {
-            Floats size = absolute(exact), whole = whole_part(size);
-            Mask more = uniform24(words.draw()) < size - whole;
-            move = flip(whole + where(more, splat(1.0f)), sign_bit(exact));
-        } else {
-            move = nearest_even(exact);
-        }
-        Ints moves = to_nearest(smaller(larger(move, splat(0.0f) - limit), limit));
-        Ints down = old + choose(is_set(old_sign), zero - moves, moves);
-        Mask tried = step != splat(0.0f), crosses = (down > last) & (zero == (CROSSING ? zero : last));
-        counts.add(tried, tried & (moves == zero), crosses);
-        codes.set(i, smaller(larger(down, zero), last), old_sign ^ (minus_one(crosses) & splat(INT32_MIN)));
-    }
 }
 
 // affine_floats, in place.

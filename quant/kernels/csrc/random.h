@@ -23,8 +23,7 @@ struct RandomWords {
     }
 };
 
-// Uniform on (0, 1], of 24 bits, and of 16.
-inline Floats uniform24(Ints word) { return to_floats(shift_right<8>(word) + splat(1)) * splat(0x1p-24f); }
+// Uniform on (0, 1], of 16 bits.
 inline Floats uniform16(Ints word) { return to_floats((word & splat(0xFFFF)) + splat(1)) * splat(0x1p-16f); }
 
 }  // namespace

@@ -2,6 +2,9 @@
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
+
+#include "bytes_avx2.h"
 
 namespace {
 
@@ -55,6 +58,15 @@ inline Ints shift_right(Ints a) {  // zeros come in
 
 inline Ints shift_left(Ints a, int n) { return {_mm256_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 inline Ints shift_right(Ints a, int n) { return {_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+
+inline Ints shift_right_signed(Ints a, int n) { return {_mm256_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+
+// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
+inline Ints splat16(int x) { return {_mm256_set1_epi16(static_cast<short>(x))}; }
+inline Ints add16(Ints a, Ints b) { return {_mm256_add_epi16(a.v, b.v)}; }
+inline Ints subtract16(Ints a, Ints b) { return {_mm256_sub_epi16(a.v, b.v)}; }
+inline Ints high_product16(Ints a, Ints b) { return {_mm256_mulhi_epu16(a.v, b.v)}; }
+inline Ints shift_right16(Ints a, int n) { return {_mm256_srl_epi16(a.v, _mm_cvtsi32_si128(n))}; }
 
 inline Ints bits_of(Floats a) { return {_mm256_castps_si256(a.v)}; }
 inline Floats floats_of(Ints a) { return {_mm256_castsi256_ps(a.v)}; }
@@ -113,14 +125,40 @@ inline void narrow(uint8_t* p, Ints x) {  // the low bytes
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+// The sign bits of weights i .. i + LANES - 1 of a plane of whole groups, at bit 31 of each lane, and the reverse.
 inline Ints load_signs(const uint8_t* plane, int i) {
-    __m256i byte = _mm256_set1_epi32(plane[i >> 3]);
-    __m256i shifted = _mm256_sllv_epi32(byte, _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24));
-    return {_mm256_and_si256(shifted, _mm256_set1_epi32(INT32_MIN))};
+    int32_t word;
+    memcpy(&word, plane + (i >> 5 << 2), 4);
+    const __m256i places = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i & 31));
+    return {_mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(word), places), _mm256_set1_epi32(INT32_MIN))};
 }
 inline void store_signs(uint8_t* plane, int i, Ints signs) {
     plane[i >> 3] = static_cast<uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(signs.v)));
+}
+
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i bytes;
+    if (high) {
+        const __m256i most = _mm256_set1_epi16(static_cast<short>(last)), byte = _mm256_set1_epi16(0xFF);
+        const __m256i a = _mm256_min_epu16(_mm256_packus_epi32(k[0].v, k[1].v), most);
+        const __m256i b = _mm256_min_epu16(_mm256_packus_epi32(k[2].v, k[3].v), most);
+        bytes = _mm256_packus_epi16(_mm256_and_si256(a, byte), _mm256_and_si256(b, byte));
+        const __m256i above = _mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm256_permutevar8x32_epi32(above, order));
+    } else {
+        bytes = _mm256_packus_epi16(_mm256_packs_epi32(k[0].v, k[1].v), _mm256_packs_epi32(k[2].v, k[3].v));
+        bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(static_cast<char>(last)));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm256_permutevar8x32_epi32(bytes, order));
+}
+
+// One bit for each of 32 bytes that are equal.
+inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a));
+    const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)));
 }
 
 }  // namespace

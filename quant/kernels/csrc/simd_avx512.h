@@ -58,6 +58,15 @@ inline Ints shift_right(Ints a) {  // zeros come in
 inline Ints shift_left(Ints a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 inline Ints shift_right(Ints a, int n) { return {_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 
+inline Ints shift_right_signed(Ints a, int n) { return {_mm512_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+
+// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
+inline Ints splat16(int x) { return {_mm512_set1_epi16(static_cast<short>(x))}; }
+inline Ints add16(Ints a, Ints b) { return {_mm512_add_epi16(a.v, b.v)}; }
+inline Ints subtract16(Ints a, Ints b) { return {_mm512_sub_epi16(a.v, b.v)}; }
+inline Ints high_product16(Ints a, Ints b) { return {_mm512_mulhi_epu16(a.v, b.v)}; }
+inline Ints shift_right16(Ints a, int n) { return {_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(n))}; }
+
 inline Ints bits_of(Floats a) { return {_mm512_castps_si512(a.v)}; }
 inline Floats floats_of(Ints a) { return {_mm512_castsi512_ps(a.v)}; }
 inline Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
@@ -107,6 +116,22 @@ inline void store_signs(uint8_t* plane, int i, Ints signs) {
     unsigned mask = _mm512_movepi32_mask(signs.v);
     plane[i >> 3] = static_cast<uint8_t>(mask);
     plane[(i >> 3) + 1] = static_cast<uint8_t>(mask >> 8);
+}
+
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    for (int i = 0; i < 32; i += LANES, ++k) {
+        const Ints code = smaller(larger(*k, splat(0)), splat(last));
+        narrow(low + i, code);
+        if (high) narrow(high + i, shift_right<8>(code));
+    }
+}
+
+// One bit for each of 32 bytes that are equal.
+inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(a[i] == b[i]) << i;
+    return bits;
 }
 
 }  // namespace

@@ -83,6 +83,21 @@ inline Ints shift_right(Ints a) {  // zeros come in
 inline Ints shift_left(Ints a, int n) { return ints(words(a) << static_cast<uint32_t>(n)); }
 inline Ints shift_right(Ints a, int n) { return ints(words(a) >> static_cast<uint32_t>(n)); }
 
+inline Ints shift_right_signed(Ints a, int n) { return {a.v >> n}; }
+
+// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
+typedef uint16_t RawHalves __attribute__((vector_size(16)));
+inline RawHalves halves(Ints a) { return reinterpret_cast<RawHalves>(a.v); }
+inline Ints ints(RawHalves a) { return {reinterpret_cast<RawInts>(a)}; }
+inline Ints splat16(int x) { return splat(static_cast<int32_t>(0x10001u * (x & 0xFFFFu))); }
+inline Ints add16(Ints a, Ints b) { return ints(halves(a) + halves(b)); }
+inline Ints subtract16(Ints a, Ints b) { return ints(halves(a) - halves(b)); }
+inline Ints high_product16(Ints a, Ints b) {
+    const RawWords low = (words(a) & 0xFFFFu) * (words(b) & 0xFFFFu), high = (words(a) >> 16) * (words(b) >> 16);
+    return ints(low >> 16 | (high & 0xFFFF0000u));
+}
+inline Ints shift_right16(Ints a, int n) { return ints(halves(a) >> static_cast<uint16_t>(n)); }
+
 inline Ints bits_of(Floats a) { return {reinterpret_cast<RawInts>(a.v)}; }
 inline Floats floats_of(Ints a) { return {reinterpret_cast<RawFloats>(a.v)}; }
 inline Floats to_floats(Ints a) { return {__builtin_convertvector(a.v, RawFloats)}; }
@@ -131,6 +146,22 @@ inline Ints load_signs(const uint8_t* plane, int i) {
 inline void store_signs(uint8_t* plane, int i, Ints signs) {
     unsigned bits = flags({signs.v < 0}) << (i & 4), others = 0xF0u >> (i & 4);
     plane[i >> 3] = static_cast<uint8_t>((plane[i >> 3] & others) | bits);
+}
+
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    for (int i = 0; i < 32; i += LANES, ++k) {
+        const Ints code = smaller(larger(*k, splat(0)), splat(last));
+        narrow(low + i, code);
+        if (high) narrow(high + i, shift_right<8>(code));
+    }
+}
+
+// One bit for each of 32 bytes that are equal.
+inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(a[i] == b[i]) << i;
+    return bits;
 }
 
 }  // namespace

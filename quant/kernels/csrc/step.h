@@ -102,48 +102,57 @@ inline void move_floats(const Parameter& p, const Scalars& scalars, const float*
     if (!direct) save_floats(room, p.weight_dtype, begin, n, p.weight);
 }
 
-using MoveCodes = void (*)(const Rungs&, const Scalars&, const float*, int64_t, int, Codes&, Counts&);
+template <class Move>
+void move_codes(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* total) {
+    alignas(64) float r[BLOCK];
+    alignas(64) uint8_t signs[BLOCK / 8] = {};
+    CodeBytes codes;
+    Move move(p, scalars, begin);
+    const bool wide = p.planes.bits > 8;
+    for (int64_t at = begin; at < end; at += BLOCK) {
+        const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
+        const bool in_place = n == BLOCK && p.planes.bits >= 8;  // a byte for a code, or for its lower part
+        uint8_t* low = in_place ? p.planes.low + at : codes.low;
+        if (!in_place) codes.load_low(p.planes, p.count, at, n);
+        if (wide) codes.load_high(p.planes, p.count, at, n);
+        memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
+        block_directions(p, scalars, at, n, r);
+        memset(r + n, 0, (BLOCK - n) * sizeof(float));
+        for (int i = 0; i < n; i += GROUP) move(r + i, low + i, wide ? codes.high + i : nullptr, signs + i / 8);
+        if (n < BLOCK) codes.clear_behind(n), signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
+        if (!in_place) codes.save_low(p.planes, at, n);
+        if (wide) codes.save_high(p.planes, at, n);
+        memcpy(p.planes.sign + at / 8, signs, (n + 7) / 8);
+    }
+    const Counts counts = move.counts();
+    total[0] += counts.tried;
+    total[1] += counts.tried - counts.moved;
+    total[2] += counts.crossed;
+}
+
+using MoveCodes = void (*)(const Parameter&, const Scalars&, int64_t, int64_t, int64_t*);
 
 template <bool CROSSING, bool STOCHASTIC>
-MoveCodes move_of(const Hyper& h, const Rungs& rungs) {
-    if (h.affine == 0) return multiplicative_codes<CROSSING, STOCHASTIC>;
-    if (rungs.octaves) return affine_codes<OctaveLadder<false>, CROSSING, STOCHASTIC>;
-    return affine_codes<GatheredLadder, CROSSING, STOCHASTIC>;
+MoveCodes move_of(const Parameter& p) {
+    if (p.hyper->affine == 0) return move_codes<MultiplicativeMove<CROSSING, STOCHASTIC>>;
+    if (!p.ladder->by_octaves) return move_codes<AffineMove<GatheredInverse, CROSSING, STOCHASTIC>>;
+    if (p.planes.bits > 8) return move_codes<AffineMove<ShuffledInverse<true>, CROSSING, STOCHASTIC>>;
+    return move_codes<AffineMove<ShuffledInverse<false>, CROSSING, STOCHASTIC>>;
 }
 
-inline MoveCodes move_of(const Hyper& h, const Rungs& rungs) {
-    if (h.sign_crossing) return h.stochastic ? move_of<true, true>(h, rungs) : move_of<true, false>(h, rungs);
-    return h.stochastic ? move_of<false, true>(h, rungs) : move_of<false, false>(h, rungs);
+inline MoveCodes move_of(const Parameter& p) {
+    if (p.hyper->sign_crossing) return p.hyper->stochastic ? move_of<true, true>(p) : move_of<true, false>(p);
+    return p.hyper->stochastic ? move_of<false, true>(p) : move_of<false, false>(p);
 }
 
-void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* total) {
+void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
+    if (!p.weight) return move_of(p)(p, scalars, begin, end, counts);
     alignas(64) float r[BLOCK];
-    const MoveCodes move = move_of(*p.hyper, p.rungs);
-    Codes codes;
-    codes.high = p.planes.bits > 8;
-    Counts counts;
     for (int64_t at = begin; at < end; at += BLOCK) {
-        int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
+        const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
         block_directions(p, scalars, at, n, r);
-        if (p.weight) {
-            move_floats(p, scalars, r, at, n);
-            continue;
-        }
-        memset(r + n, 0, (BLOCK - n) * sizeof(float));
-        codes.bytes.load(p.planes, p.count, at, n);
-        memcpy(codes.signs, p.planes.sign + at / 8, (n + 7) / 8);
-        move(p.rungs, scalars, r, at, n, codes, counts);
-        if (n < BLOCK) {
-            memset(codes.bytes.low + n, 0, BLOCK - n);
-            memset(codes.bytes.high + n, 0, BLOCK - n);
-            if (n % 8) codes.signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
-        }
-        codes.bytes.save(p.planes, at, n);
-        memcpy(p.planes.sign + at / 8, codes.signs, (n + 7) / 8);
+        move_floats(p, scalars, r, at, n);
     }
-    total[0] += counts.tried;
-    total[1] += counts.stayed;
-    total[2] += counts.crossed;
 }
 
 // Whether every |x| < limit: false for NaN. The bits of positive floats are in the order of the floats.

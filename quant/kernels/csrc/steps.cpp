@@ -29,7 +29,7 @@ Scalars scalars_of(const Parameter& p) {
     const double rise = step / (h.warmup > 1 ? h.warmup : 1);
     const double lr = h.lr * (rise < 1 ? rise : 1);
     const double relative = lr * (STEP_SIGMA / sigma < 1 ? STEP_SIGMA / sigma : 1);
-    const double unit = p.scale ? *p.scale : 1;
+    const double unit = p.scale ? static_cast<double>(*p.scale) * p.ladder->inverse[0] : 1;
     const uint64_t words[4] = {h.seed, static_cast<uint64_t>(step), static_cast<uint64_t>(p.index), 1};
     Scalars s;
     s.lr = static_cast<float>(lr / (p.scale ? p.base_precision : 1));

@@ -1,0 +1,132 @@
+"""Multiplying codes: from rung k to one of the two rungs around `ratio` times as much, drawn so that the mean is that.
+
+With R rungs to the octave, the place is ``k - R * log2(ratio)``, and a number up to one rung is added before the fraction
+is dropped. Both are fixed-point numbers, so that no rung needs to be looked up. The logarithm is a polynomial between
+the powers of two, off by a 900th of itself at most: moves are that much too long or too short, and no rung is drawn that
+is not next to the place. Float32 operations, each rounded by itself, and integers: every back end takes the same rung.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .log_format import LogFormat
+from .rounding import is_traced
+
+LOG2 = (0.44102973, -0.24212961, 0.08058488)
+"""The coefficients q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2), fitted to the least largest error relative to
+log2(1 + m) and to 1 - log2(1 + m): ratios next to 1 lie next to a power of two on either side."""
+
+NEAREST = 2**15
+"""The random bits that `places_between` rounds to nearest with."""
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """The constants of `places_between` for a distance of rungs."""
+
+    shift: int
+    """Bits of the fraction of a place: as many as 32-bit integers leave room for, 16 at most."""
+    octave: float
+    """-R * 2^shift * 2^-23, in float32, for the logarithm as the bits of a float have it; and its polynomial likewise."""
+    q0: float
+    q1: float
+    q2: float
+    zero: float
+    """exp(base_precision) * 2^-15, in float32: what a signed 16-bit number is multiplied with to lie within +- the last
+    rung, in units of the rung behind it."""
+    bow: tuple[int, int]
+    """Of the curve that `_lift` bends uniform numbers to, as fractions of 2^16."""
+
+
+@lru_cache(maxsize=256)
+def spacing(base_precision: float) -> Spacing:
+    """The constants for rungs that are `base_precision` apart, in nats."""
+    per_octave = math.log(2.0) / base_precision
+    shift = max(0, min(16, 22 - math.ceil(math.log2(per_octave))))
+    unit = -per_octave * 2.0**shift
+    return Spacing(
+        shift,
+        _float32(unit * 2.0**-23),
+        *(_float32(unit * q * 2.0 ** -(46 + 23 * i)) for i, q in enumerate(LOG2)),
+        _float32(math.exp(base_precision) * 2.0**-15),
+        _bow(base_precision),
+    )
+
+
+def _float32(x: float) -> float:
+    return torch.tensor(x, dtype=torch.float32).item()
+
+
+def _bow(base_precision: float) -> tuple[int, int]:
+    """For u in (0, 1), ln(1 + u (exp(base_precision) - 1)) / base_precision ~ u + u (1 - u) (b0 - b1 u), least squares.
+
+    The left side is what to add to places so that the mean is exact in value, not in the logarithm. The right side errs
+    in probability by 0.0001 at half an octave from rung to rung, the default at 4 bits, and by 0.007 at two, at 2 bits.
+    """
+    u = torch.linspace(0, 1, 1002, dtype=torch.float64)[1:-1]
+    slope = math.expm1(base_precision)
+    curve = torch.log1p(u * slope) / base_precision
+    weight = (1 + u * slope) * base_precision / slope  # by which an error counts as one in probability
+    columns = torch.stack([u * (1 - u) * weight, -u * u * (1 - u) * weight], dim=1)
+    b0, b1 = torch.linalg.lstsq(columns, ((curve - u) * weight).unsqueeze(1)).solution.flatten().tolist()
+    return min(round(b0 * 2**16), 2**16 - 1), min(round(b1 * 2**16), 2**15 - 1)
+
+
+def places_between(ratio: Tensor, base_precision: float, halves: Tensor | int) -> Tensor:
+    """How many rungs to go down for a magnitude to become `ratio` times itself: the integers on both sides, at random.
+
+    Args:
+        ratio: float32, any shape, not negative; 0 is a way down beyond every ladder, 1 is none, whatever `halves`.
+        base_precision: eta_0.
+        halves: random integers 0 .. 2^16 - 1, int32 and of ratio's shape; `NEAREST` goes to the nearest rung in value.
+
+    Returns:
+        int32, ratio's shape.
+
+    >>> places_between(torch.tensor([1.0, 0.5, 1.9]), math.log(2.0) / 2, NEAREST).tolist()  # two rungs to the octave
+    [0, 2, -2]
+    """
+    s = spacing(base_precision)
+    bits = ratio.view(torch.int32)
+    octaves = (bits - 0x3F800000).to(torch.float32)
+    m = (bits & 0x7FFFFF).to(torch.float32)
+    bulge = m * (2.0**23 - m) * ((m * s.q2 + s.q1) * m + s.q0)
+    place = (octaves * s.octave + bulge).round().to(torch.int32)
+    return (place + (_lift(halves, s.bow) >> (16 - s.shift))) >> s.shift
+
+
+def _lift(halves: Tensor | int, bow: tuple[int, int]) -> Tensor | int:
+    """The curve of `_bow` in integers; each product drops its lower 16 bits."""
+    bend = bow[0] - (halves * bow[1] >> 16)
+    return halves + ((halves * (65535 - halves) >> 16) * bend >> 16)
+
+
+def inverse_rungs(ladder: LogFormat, like: Tensor) -> Tensor:
+    """The rung that would follow the last one, divided by each rung k = 0 .. 2^bits - 1; float32, on `like`'s device.
+
+    The product of two float32 numbers, one for the upper 8 bits of k, exp((k' - 2^bits) * base_precision), and one for
+    the rest: tables that fit into registers.
+    """
+    return (_inverse_rungs if is_traced(like) else _cached_inverse_rungs)(ladder, like.device)
+
+
+def _inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
+    fine = torch.arange(2 ** max(0, ladder.bits - 8), dtype=torch.float64, device=device)
+    coarse = torch.arange(-(2**ladder.bits), 0, len(fine), dtype=torch.float64, device=device)
+    powers = lambda k: (k * ladder.base_precision).exp_().to(torch.float32)
+    return (powers(coarse).unsqueeze(1) * powers(fine)).flatten()
+
+
+_cached_inverse_rungs = lru_cache(maxsize=64)(_inverse_rungs)
+
+
+@lru_cache(maxsize=256)
+def rung_behind(ladder: LogFormat) -> float:
+    """The rung that would follow the last one, in units of the scale, as `inverse_rungs` has it."""
+    return _inverse_rungs(ladder, torch.device("cpu"))[0].item()
