@@ -15,14 +15,13 @@ struct Counts {
 // ones.
 constexpr int VECTORS = GROUP / LANES, WORDS = VECTORS / 2;
 
-inline Ints half(const Ints* words, int v) {
-    return v < WORDS ? words[v] & splat(0xFFFF) : shift_right<16>(words[v - WORDS]);
-}
-inline Ints half_above_zeros(const Ints* words, int v) {
-    return v < WORDS ? shift_left<16>(words[v]) : words[v - WORDS] & splat(static_cast<int32_t>(0xFFFF0000u));
+template <int HALF>
+inline Ints half(Ints words) {
+    return HALF ? shift_right<16>(words) : words & splat(0xFFFF);
 }
 
-// affine_codes, a group at a time. Lanes with r = 0 stay.
+// affine_codes, a block at a time. Lanes with r = 0 stay. What the weights share no numbers in is done in loops of its own:
+// a processor looks ahead over several turns of a short loop, and so waits for nothing.
 template <class Inverse, bool CROSSING, bool STOCHASTIC>
 class AffineMove {
    public:
@@ -32,37 +31,69 @@ class AffineMove {
           ladder_(*p.ladder),
           relative_(splat(s.relative)),
           absolute_(splat(s.absolute)),
-          tried_(splat(0)) {}
+          tried_(splat(0)) {
+        const Ints nearest = half<0>(lift(splat16(1 << 15)));
+        for (int i = 0; i < BLOCK; i += LANES) store(lifts_ + i, nearest), store(zeros_ + i, splat(0.0f));
+    }
 
-    inline __attribute__((always_inline)) void operator()(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
-        Floats c[VECTORS];
-        Ints words[WORDS], lifts[WORDS], k[VECTORS];
-        inverse_(low, high, c);
-        if (STOCHASTIC) {
-            for (int i = 0; i < WORDS; ++i) lifts[i] = lift(words[i] = words_.draw());
+    void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        if (STOCHASTIC) draw(n);
+        for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, low + i, high ? high + i : nullptr, signs + i / 8);
+        for (int i = 0; i < n; i += GROUP) to_codes(i, low + i, high ? high + i : nullptr, signs + i / 8);
+    }
+
+    Counts counts() const {
+        Counts counts = counts_;
+        alignas(64) int32_t lanes[LANES];
+        store(lanes, tried_);
+        for (int32_t lane : lanes) counts.tried += lane;
+        return counts;
+    }
+
+   private:
+    // What the random bits of a block decide: how much is added to places, and which ratios count as below zero.
+    void draw(int n) {
+        const Floats zero = splat(ladder_.zero * 0x1p-16f);
+        RandomWords words = words_;
+        for (int i = 0; i < n; i += GROUP) {
+            for (int j = i; j < i + GROUP / 2; j += LANES) {
+                const Ints word = words.draw(), lifts = lift(word);
+                store(lifts_ + j, half<0>(lifts));
+                store(lifts_ + j + GROUP / 2, half<1>(lifts));
+                store(zeros_ + j, to_floats(shift_left<16>(word)) * zero);
+                store(zeros_ + j + GROUP / 2, to_floats(word & splat(static_cast<int32_t>(0xFFFF0000u))) * zero);
+            }
         }
-        const Ints nearest = shift_right16(lift(splat16(1 << 15)), 0) & splat(0xFFFF);
+        words_ = words;
+    }
+
+    void to_ratios(const float* r, int at, const uint8_t* low, const uint8_t* high, const uint8_t* signs) {
+        Floats c[VECTORS];
+        inverse_(low, high, c);
         uint32_t crosses = 0;
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
             const Floats step = load(r + v * LANES);
             tried_ = tried_ - minus_one(step != splat(0.0f));
             Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * flip(step, load_signs(signs, v * LANES));
-            if (CROSSING) {
-                Floats zero = splat(0.0f);
-                if (STOCHASTIC) zero = to_floats(half_above_zeros(words, v)) * splat(ladder_.zero * 0x1p-16f) * c[v];
-                crosses |= flags(ratio < zero) << (v * LANES);
-                ratio = absolute(ratio);
-            } else {
-                ratio = larger(ratio, splat(0.0f));
-            }
-            const Ints place = places(ratio) + (STOCHASTIC ? half(lifts, v) : nearest);
+            if (CROSSING) crosses |= flags(ratio < load(zeros_ + at + v * LANES) * c[v]) << (v * LANES);
+            store(ratios_ + at + v * LANES, CROSSING ? absolute(ratio) : larger(ratio, splat(0.0f)));
+        }
+        crosses_[at / GROUP] = crosses;
+    }
+
+    void to_codes(int at, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        Ints k[VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) {
             Ints old = widen(low + v * LANES);
             if (high) old = old | shift_left<8>(widen(high + v * LANES));
+            const Ints place = places(load(ratios_ + at + v * LANES)) + load(lifts_ + at + v * LANES);
             k[v] = old + shift_right_signed(place, ladder_.shift);
         }
         alignas(32) uint8_t new_low[GROUP], new_high[GROUP];
         store_codes(k, ladder_.last, new_low, high ? new_high : nullptr);
+        const uint32_t crosses = crosses_[at / GROUP];
         uint32_t stays = equal_bytes(low, new_low) & ~crosses, sides;
         memcpy(low, new_low, GROUP);
         if (high) {
@@ -76,15 +107,6 @@ class AffineMove {
         counts_.crossed += __builtin_popcount(crosses);
     }
 
-    Counts counts() const {
-        Counts counts = counts_;
-        alignas(64) int32_t lanes[LANES];
-        store(lanes, tried_);
-        for (int32_t lane : lanes) counts.tried += lane;
-        return counts;
-    }
-
-   private:
     // places_between, before the lift.
     Ints places(Floats ratio) const {
         const Ints bits = bits_of(ratio);
@@ -104,18 +126,28 @@ class AffineMove {
     RandomWords words_;
     const Ladder ladder_;
     const Floats relative_, absolute_;
+    alignas(64) float ratios_[BLOCK], zeros_[BLOCK];
+    alignas(64) int32_t lifts_[BLOCK];
+    uint32_t crosses_[BLOCK / GROUP];
     Ints tried_;  // in a piece, by lanes
     Counts counts_;
 };
 
-// step_codes, a group at a time: whole rungs up and down.
+// step_codes, a block at a time: whole rungs up and down.
 template <bool CROSSING, bool STOCHASTIC>
 class MultiplicativeMove {
    public:
     MultiplicativeMove(const Parameter& p, const Scalars& s, int64_t begin)
         : words_(s.key, begin / 2), rungs_(splat(s.lr)), last_(p.ladder->last) {}
 
-    void operator()(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
+    void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        for (int i = 0; i < n; i += GROUP) move(r + i, low + i, high ? high + i : nullptr, signs + i / 8);
+    }
+
+    Counts counts() const { return counts_; }
+
+   private:
+    void move(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
         const Floats limit = splat(static_cast<float>(last_ + 1));
         const Ints last = splat(last_), zero = splat(0);
         Ints words[WORDS], k[VECTORS];
@@ -130,7 +162,7 @@ class MultiplicativeMove {
             Floats move = nearest_even(exact);
             if (STOCHASTIC) {
                 const Floats size = absolute(exact), whole = whole_part(size);
-                const Floats u = to_floats(half(words, v) + splat(1)) * splat(0x1p-16f);
+                const Floats u = to_floats((v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS])) + splat(1)) * splat(0x1p-16f);
                 move = flip(whole + where(u < size - whole, splat(1.0f)), sign_bit(exact));
             }
             const Ints moves = to_nearest(smaller(larger(move, splat(0.0f) - limit), limit));
@@ -147,9 +179,6 @@ class MultiplicativeMove {
         counts_.crossed += __builtin_popcount(crosses);
     }
 
-    Counts counts() const { return counts_; }
-
-   private:
     RandomWords words_;
     const Floats rungs_;
     const int last_;

@@ -118,7 +118,7 @@ void move_codes(const Parameter& p, const Scalars& scalars, int64_t begin, int64
         memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
         block_directions(p, scalars, at, n, r);
         memset(r + n, 0, (BLOCK - n) * sizeof(float));
-        for (int i = 0; i < n; i += GROUP) move(r + i, low + i, wide ? codes.high + i : nullptr, signs + i / 8);
+        move(r, n, low, wide ? codes.high : nullptr, signs);
         if (n < BLOCK) codes.clear_behind(n), signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
         if (!in_place) codes.save_low(p.planes, at, n);
         if (wide) codes.save_high(p.planes, at, n);
