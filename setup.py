@@ -27,7 +27,16 @@ FLAGS += [
 ]
 LEVELS = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
-    "kernels_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mbmi2"],
+    "kernels_avx512.cpp": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mbmi2",
+    ],
 }
 
 

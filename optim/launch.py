@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,50 +23,99 @@ from ..quant.random_bits import MASK64
 from ..quant.ratios import inverse_rungs, spacing
 from .state import AVERAGES, state_format
 
+_NAMES = ("step", "sigma", "counts", "exp_avg_sq", "exp_avg_sq_scale", "exp_avg", "exp_avg_scale")
+
+
+class _Known(NamedTuple):
+    """A parameter that the kernels move, as it was when its row was packed."""
+
+    parameter: Tensor
+    tensors: tuple[Tensor | None, ...]
+    present: tuple[Tensor, ...]
+    """Those of them that are not None."""
+    pointers: tuple[int, ...]
+    grad_dtype: torch.dtype
+    hyper: steps.Hyper
+    options: tuple[int, bool, bool, int]
+    """state_bits, whether there is momentum, whether the step is affine, and the index of the parameter."""
+    row: bytearray
+
+
 class Launcher:
-    """Describes the parameters of one optimizer, and remembers which of their tensors it has looked at."""
+    """Describes the parameters of one optimizer to the kernels, and remembers them: of a thousand small ones in a step, the
+    addresses of the gradients are all that changes."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[tuple[Any, ...], bool]] = {}
+        self._known: dict[int, _Known] = {}
+        self._hypers: dict[int, tuple[dict[str, Any], steps.Hyper]] = {}
 
-    def row(
-        self, p: Tensor, grad: Tensor, state: dict[str, Any], hyper: steps.Hyper, index: int, bits: int
-    ) -> steps.Row | None:
+    def hyper(self, group: dict[str, Any]) -> steps.Hyper:
+        """The row of a group, at an address that stays, with its numbers of now."""
+        group_of, hyper = self._hypers.setdefault(id(group), (group, steps.Hyper()))
+        _fill(hyper, group_of)
+        return hyper
+
+    def recall(
+        self, p: Tensor, grad: Tensor, state: dict[str, Any] | None, hyper: steps.Hyper, index: int
+    ) -> bytearray | None:
+        """The row of a parameter of which nothing but the gradient is new since `learn`; None for any other."""
+        known = self._known.get(id(p))
+        if (
+            known is None
+            or state is None
+            or known.parameter is not p
+            or known.hyper is not hyper
+            or known.options != (hyper.state_bits, hyper.momentum > 0, hyper.affine > 0, index)
+            or type(grad) is not Tensor
+            or grad.dtype is not known.grad_dtype
+            or not grad.is_cpu
+            or not grad.is_contiguous()
+            or not all(map(is_, known.tensors, (*_held(p), *map(state.get, _NAMES))))
+            or tuple(map(Tensor.data_ptr, known.present)) != known.pointers
+        ):
+            return None
+        steps.set_gradient(known.row, grad.data_ptr())
+        return known.row
+
+    def learn(self, p: Tensor, grad: Tensor, state: dict[str, Any], hyper: steps.Hyper, index: int) -> bytearray | None:
         """The row of a parameter, or None where the kernels cannot move it.
 
         Args:
-            grad: one that `reads` accepts.
+            grad: one that `reads` accepts, of p's shape.
             state: its state, whole.
-            hyper: of its group.
-            bits: state_bits.
+            hyper: of its group, from `hyper`.
+            index: its number in the optimizer, which names its random bits.
         """
-        storage = p._storage if isinstance(p, LogTensor) else None
-        names = ("step", "sigma", "counts", "exp_avg_sq", "exp_avg_sq_scale", "exp_avg", "exp_avg_scale")
-        own = [state.get(name) for name in names]
-        if not hyper.momentum:
-            own[5] = own[6] = None
-        held = [storage.low, storage.high, storage.sign, storage.scale, storage.keep] if storage else [p, *[None] * 4]
-        key = (p.dtype, bits, *held, *own)
-        known = self._seen.get(id(p))
-        if known is None or not all(map(is_, known[0], key)):
-            known = self._seen[id(p)] = (key, _fits(p, own, bits))
-        if not known[1]:
+        bits, momentum = hyper.state_bits, hyper.momentum > 0
+        own = [state.get(name) for name in _NAMES]
+        used = own if momentum else [*own[:5], None, None]
+        if not _fits(p, used, bits):
             return None
-        low, high, sign, scale, keep = [0 if t is None else t.data_ptr() for t in held]
-        step, sigma, counts, square, square_scale, mean, mean_scale = [0 if t is None else t.data_ptr() for t in own]
-        count, dtype = grad.numel(), steps.DTYPES[grad.dtype]
-        if storage is None:
-            if p.numel() != count:
-                return None
-            return (
-                grad.data_ptr(), low, 0, 0, 0, 0, 0, 1.0, 0, 0, 1, step, sigma, 0, square, square_scale, mean,
-                mean_scale, count, ctypes.addressof(hyper), index, dtype, steps.DTYPES[p.dtype],
-            )  # fmt: skip
-        ladder = storage.format
-        return (
-            grad.data_ptr(), 0, low, high, sign, ladder.bits, _ladder(ladder)[0], ladder.base_precision, scale, keep, storage.group, step, sigma, counts, square,
-            square_scale, mean, mean_scale, count, ctypes.addressof(hyper), index, dtype, 0,
+        held, storage = _held(p), p._storage if isinstance(p, LogTensor) else None
+        weight = 0 if storage else p.data_ptr()
+        low, high, sign, scale, keep = [0 if t is None or not storage else t.data_ptr() for t in held]
+        step, sigma, counts, square, square_scale, mean, mean_scale = [0 if t is None else t.data_ptr() for t in used]
+        ladder, group = (storage.format, storage.group) if storage else (None, 1)
+        row = steps.packed(
+            grad.data_ptr(), weight, low, high, sign, ladder.bits if ladder else 0, _ladder(ladder)[0] if ladder else 0,
+            ladder.base_precision if ladder else 1.0, scale, keep, group, step, sigma, counts if storage else 0, square,
+            square_scale, mean, mean_scale, p.numel(), ctypes.addressof(hyper), index, steps.DTYPES[grad.dtype],
+            0 if storage else steps.DTYPES[p.dtype],
         )  # fmt: skip
+        tensors = (*held, *own)
+        present = tuple(t for t in tensors if t is not None)
+        pointers = tuple(map(Tensor.data_ptr, present))
+        options = (bits, momentum, hyper.affine > 0, index)
+        self._known[id(p)] = _Known(p, tensors, present, pointers, grad.dtype, hyper, options, row)
+        return row
+
+
+def _held(p: Tensor) -> tuple[Tensor | None, ...]:
+    """The tensors of a parameter that hold its weights."""
+    if type(p) is LogTensor:
+        storage = p._storage
+        return storage.low, storage.high, storage.sign, storage.scale, storage.keep
+    return p, None, None, None, None
 
 
 def ready() -> bool:
@@ -86,27 +135,16 @@ def reads(p: Tensor, grad: Tensor, group: dict[str, Any]) -> bool:
     )
 
 
-def hyper_of(group: dict[str, Any]) -> steps.Hyper:
-    """The row of a group."""
+def _fill(hyper: steps.Hyper, group: dict[str, Any]) -> None:
     bits = group["state_bits"]
-    square, mean = (steps.RungTable() if bits == 32 else _state_table(state_format(n, bits)) for n in AVERAGES[::-1])
-    return steps.Hyper(
-        lr=float(group["lr"]),
-        p_scale=group["p_scale"],
-        g_bound=group["g_bound"],
-        beta=group["beta"],
-        momentum=group["momentum"],
-        affine=group["affine"],
-        warmup=group["warmup"],
-        seed=group["seed"] & MASK64,
-        sign_crossing=bool(group["sign_crossing"]),
-        stochastic=group["rounding"] == "stochastic",
-        bias_correction=bool(group["bias_correction"]),
-        maximize=bool(group["maximize"]),
-        state_bits=bits,
-        square_rungs=square,
-        mean_rungs=mean,
-    )
+    if bits != 32 and bits != hyper.state_bits:
+        hyper.mean_rungs, hyper.square_rungs = (_state_table(state_format(name, bits)) for name in AVERAGES)
+    hyper.lr, hyper.warmup = float(group["lr"]), group["warmup"]
+    for name in ("p_scale", "g_bound", "beta", "momentum", "affine"):
+        setattr(hyper, name, group[name])
+    for name in ("sign_crossing", "bias_correction", "maximize"):
+        setattr(hyper, name, bool(group[name]))
+    hyper.stochastic, hyper.seed, hyper.state_bits = group["rounding"] == "stochastic", group["seed"] & MASK64, bits
 
 
 def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:

@@ -331,34 +331,22 @@ class Madam(Optimizer):
             return self._planned(compiling, places)
 
     def _planned(self, compiling: bool, places: Places) -> list[Planned]:
-        pending = [(p, gradient(p), index, group) for index, (p, group) in places if p.grad is not None]
-        if any(grad.is_sparse for _, grad, _, _ in pending):
-            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        ready = not compiling and launch.ready()
-        read = [ready and launch.reads(p, grad, group) for p, grad, _, group in pending]
-        sound = []
-        for (p, grad, index, group), is_read, is_sound in zip(pending, read, _are_sound(pending, read), strict=True):
-            if is_sound:
-                sound.append((p, grad, index, group, is_read))
-                self._warn_of_lost_moves(p, group)
-            else:
-                self._warn_once(
-                    "non-finite",
-                    f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-                    f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
-                )
-        moves, rows, launched = [], [], []
-        launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
-        groups = {id(group): group for *_, group, is_read in sound if is_read}
-        hypers = {key: launch.hyper_of(group) for key, group in groups.items()}
-        for p, grad, index, group, is_read in sound:  # only now: a warning may be an error
+        pending, launched = self._described(compiling, places)
+        rows, params = steps.Rows([row for _, _, row in launched]), [p for p, _, _ in launched]
+        sound = _are_sound(pending)
+        checked = [*zip(sound, ((p, index) for p, _, index, _ in pending), strict=True)]
+        if launched:
+            checked += zip(rows.check(), ((p, index) for p, index, _ in launched), strict=True)
+        for is_sound, (p, index) in checked:
+            if not is_sound:
+                self._warn_of_gradient(p, index)
+        moves = []
+        for is_sound, (p, grad, index, group) in zip(
+            sound, pending, strict=True
+        ):  # only now: a warning may be an error
+            if not is_sound:
+                continue
             state = self._state_of(p, grad, group)
-            if is_read:
-                row = launcher.row(p, grad, state, hypers[id(group)], index, group["state_bits"])
-                if row is not None:
-                    rows.append(row)
-                    launched.append(p)
-                    continue
             state["step"] += 1
             scalars = self._scalars(p, index, int(state["step"]), group)
             if is_sharded(p):
@@ -367,10 +355,50 @@ class Madam(Optimizer):
                     state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
             scalars = scalars.as_tensors(p.device) if compiling else scalars
             moves.append(Planned(part(p), part(grad), state, scalars, group, p))
-        if rows:
-            steps.step(rows)
-            torch.autograd.graph.increment_version(launched)  # so that a stale backward pass raises
+        if launched:
+            rows.step()
+            torch.autograd.graph.increment_version(params)  # so that a stale backward pass raises
         return moves
+
+    def _described(
+        self, compiling: bool, places: Places
+    ) -> tuple[list[tuple[Tensor, Tensor, int, dict[str, Any]]], list[tuple[Tensor, int, bytearray]]]:
+        """The parameters to move: those left to torch, and the rows of those for the native kernels."""
+        ready = not compiling and launch.ready()
+        launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
+        groups = {id(group): group for _, (_, group) in places}
+        hypers = {key: launcher.hyper(group) for key, group in groups.items()} if ready else {}
+        pending, launched, new = [], [], []
+        for index, (p, group) in places:
+            grad = p.grad
+            if grad is None:
+                continue
+            row = launcher.recall(p, grad, self.state.get(p), hypers[id(group)], index) if ready else None
+            if row is not None:
+                launched.append((p, index, row))
+            else:
+                new.append((p, gradient(p), index, group))
+        if any(grad.is_sparse for _, grad, _, _ in new):
+            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
+        for p, group in [place for _, place in places if place[1]["rounding"] == "nearest"]:
+            if p.grad is not None:
+                self._warn_of_lost_moves(p, group)
+        for p, grad, index, group in new:
+            row = None
+            if ready and launch.reads(p, grad, group):
+                row = launcher.learn(p, grad, self._state_of(p, grad, group), hypers[id(group)], index)
+            if row is not None:
+                launched.append((p, index, row))
+            else:
+                pending.append((p, grad, index, group))
+        return pending, launched
+
+    def _warn_of_gradient(self, p: Tensor, index: int) -> None:
+        self._warn_once(
+            "non-finite",
+            f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
+            f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
+        )
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def _count(self, moves: list[Planned]) -> None:
@@ -382,7 +410,7 @@ class Madam(Optimizer):
 
     def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
         lr, p = float(group["lr"]), part(p)
-        if isinstance(p, LogTensor) and group["rounding"] == "nearest" and 0 < lr < p.base_precision / 2:
+        if isinstance(p, LogTensor) and 0 < lr < p.base_precision / 2:
             self._warn_once(
                 "frozen",
                 f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
@@ -492,17 +520,13 @@ def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     return typical_magnitude(p)
 
 
-def _are_sound(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]], read: list[bool]) -> list[bool]:
-    """Of each gradient, whether it is sound; the native kernels look at those that they `read`."""
-    limits = [largest_gradient(_compute(p), group["state_bits"]) for p, _, _, group in pending]
-    grads = [grad for _, grad, _, _ in pending]
-    natives = [i for i, is_read in enumerate(read) if is_read]
-    others = [i for i, is_read in enumerate(read) if not is_read]
-    found = steps.largest_below([grads[i] for i in natives], [limits[i] for i in natives]) if natives else []
-    beyond = [(~(part(grads[i]).abs() < limits[i])).any().to(torch.uint8) for i in others]  # NaN too
-    found += [not flag for flag in read_flags(over_parts(beyond, [pending[i][0] for i in others], "max"))]
-    order = dict(zip(natives + others, found, strict=True))
-    return [order[i] for i in range(len(pending))]
+def _are_sound(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]]) -> list[bool]:
+    """Of each gradient, whether all of it is finite and small enough; of a sharded one, whether all parts are."""
+    beyond = []
+    for p, grad, _, group in pending:
+        limit = largest_gradient(_compute(p), group["state_bits"])
+        beyond.append((~(part(grad).abs() < limit)).any().to(torch.uint8))  # NaN too
+    return [not flag for flag in read_flags(over_parts(beyond, [p for p, *_ in pending], "max"))]
 
 
 _LAUNCHERS: weakref.WeakKeyDictionary[Optimizer, Launcher] = weakref.WeakKeyDictionary()  # copies make their own

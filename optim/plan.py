@@ -30,7 +30,7 @@ class Scalars(NamedTuple):
     def as_tensors(self, device: torch.device) -> Scalars:
         numbers = torch.tensor(self[:-3], dtype=torch.float64, device=device)
         keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-3:-1])
-        return Scalars(*numbers, *keys, torch.as_tensor(self.start, device=device))
+        return Scalars(*numbers, *keys, torch.as_tensor(self.start, device=device))  # type: ignore[call-arg]
 
     @staticmethod
     def joined(rows: tuple[Scalars, ...], sizes: list[int], like: Tensor) -> Scalars:

@@ -17,9 +17,8 @@ from .library import library
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 """Gradients and float parameters that the library reads."""
 
-_GRADIENT = struct.Struct("@Pqfi")
+_POINTER = struct.Struct("@P")
 _PARAMETER = struct.Struct("@PPPPPi4xPdPPqPPPPPPPqPqii")
-Row = tuple[float, ...]
 
 
 class RungTable(ctypes.Structure):
@@ -69,26 +68,36 @@ class Hyper(ctypes.Structure):
     )
 
 
-def largest_below(grads: Sequence[Tensor], limits: Sequence[float]) -> list[bool]:
-    """Of each gradient (of `DTYPES`, contiguous), whether all of it is smaller than its limit in size, NaN never."""
-    rows = ctypes.create_string_buffer(_GRADIENT.size * len(grads))
-    for i, (grad, limit) in enumerate(zip(grads, limits, strict=True)):
-        row = (grad.data_ptr(), grad.numel(), limit, DTYPES[grad.dtype])
-        _GRADIENT.pack_into(rows, i * _GRADIENT.size, *row)
-    sound = ctypes.create_string_buffer(len(grads))
-    _call("lognet_check", rows, len(grads), sound)
-    return [flag != 0 for flag in sound.raw]
+def packed(*fields: float) -> bytearray:
+    """The row of a parameter: the fields of ``struct Parameter`` in order."""
+    return bytearray(_PARAMETER.pack(*fields))
 
 
-def step(rows: Sequence[Row]) -> None:
-    """One step of the parameters that the rows describe: fields in the order of ``struct Parameter``."""
-    packed = ctypes.create_string_buffer(_PARAMETER.size * len(rows))
-    for i, row in enumerate(rows):
-        _PARAMETER.pack_into(packed, i * _PARAMETER.size, *row)
-    _call("lognet_step", packed, len(rows))
+def set_gradient(row: bytearray, address: int) -> None:
+    """Let the row of a parameter point to another gradient."""
+    _POINTER.pack_into(row, 0, address)
 
 
-def _call(name: str, rows: ctypes.Array[ctypes.c_char], count: int, *more: ctypes.Array[ctypes.c_char]) -> None:
-    threads = ctypes.c_int(torch.get_num_threads())
-    if getattr(library(), name)(rows, ctypes.c_int64(count), *more, threads):
-        raise MemoryError(f"lognet's native kernels could not allocate the plan of a step of {count} parameters")
+class Rows:
+    """Parameters that the library is about to move together."""
+
+    def __init__(self, rows: Sequence[bytearray]) -> None:
+        self._rows, self._count = b"".join(rows), ctypes.c_int64(len(rows))
+        self._sound = ctypes.create_string_buffer(len(rows))
+
+    def check(self) -> list[bool]:
+        """For each, whether its gradient is sound: without NaN, and nothing of it beyond what can be squared (with state of
+        32 bits) or held in float32."""
+        self._call("lognet_check")
+        return [flag != 0 for flag in self._sound.raw]
+
+    def step(self) -> None:
+        """One step of those that `check` found sound."""
+        self._call("lognet_step")
+
+    def _call(self, name: str) -> None:
+        threads = ctypes.c_int(torch.get_num_threads())
+        if getattr(library(), name)(self._rows, self._count, self._sound, threads):
+            raise MemoryError(
+                f"lognet's native kernels could not allocate the plan of a step of {self._count.value} parameters"
+            )

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from oracles.affine import Oracle, rung_around
+from oracles.affine import Oracle, crosses, lift, places
 from torch import nn
 
 from lognet import LogTensor, wrap
 from lognet.optim import Madam
 from lognet.quant import LogFormat
-from lognet.quant.random_bits import mix64, uniform
+from lognet.quant.random_bits import halves, mix64
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -56,17 +56,34 @@ def test_log_tensors_follow_the_oracle_code_for_code(bits, base_precision, round
     optimizer = Madam([w], lr=0.3, rounding=rounding, seed=5, warmup=15)
     rms = w.detach().double().square().mean().sqrt().item()
     oracles = [Oracle(0.3, 3.0, 0.99, 0.8, 0.5, rms, 15) for _ in range(w.numel())]
+    last, loose = 2**bits - 1, 0
+    lowest = 2.0 * math.exp(-last * w.base_precision)
     for t, g in enumerate(gradients(shape, torch.float64), 1):
         before = w.detach().double().flatten().tolist()
-        u = uniform(w.numel(), mix64(5, t, 0), torch.float64).tolist() if rounding == "stochastic" else [0.5] * 65
+        drawn = halves(w.numel(), mix64(5, t, 0)).tolist() if rounding == "stochastic" else [2**15] * 65
         codes = list(zip(w.exponent.flatten().tolist(), w.signs.flatten().tolist(), strict=True))
         w.grad = g
         optimizer.step()
         moved = list(zip(w.exponent.flatten().tolist(), w.signs.flatten().tolist(), strict=True))
         for i, gi in enumerate(g.flatten().tolist()):
             target = oracles[i].target(before[i], gi)
-            k, negative = rung_around(target, u[i], 2.0, w.base_precision, bits)
-            assert moved[i] == ((k, -1 if negative else 1) if target != before[i] else codes[i])
+            if target == before[i]:
+                assert moved[i] == codes[i]
+                continue
+            (old, side), (k, new_side) = codes[i], moved[i]
+            place = places(target, 2.0, w.base_precision)
+            off = abs(place - old) / 500 + 0.01  # the logarithm is a polynomial, and float32
+            exact = place + lift(drawn[i] / 2**16, w.base_precision)
+            low, high = (math.floor(min(max(exact + x, 0), last)) for x in (-off, off))
+            assert low <= k <= high
+            loose += low != high
+            margin = 1e-5 * (abs(target) + lowest)
+            expected = {
+                crosses(target + x, side, drawn[i] if rounding == "stochastic" else 0, lowest)
+                for x in (-margin, margin)
+            }
+            assert (new_side != side) in expected
+    assert loose < 0.15 * 40 * 65
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

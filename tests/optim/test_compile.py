@@ -11,7 +11,7 @@ import lognet
 from lognet import LogTensor
 from lognet.optim import Madam
 from lognet.optim.update import direction, running_average, step_codes, step_floats
-from lognet.quant.random_bits import key_tensor, mix64, uniform
+from lognet.quant.random_bits import halves, key_tensor, mix64
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def on_floats(weight, grad, g2bar, lr, correction):
 def on_codes(exponent, negative, grad, g2bar, rungs, correction, key):
     running_average(g2bar, grad * grad, 0.99)
     r = direction(grad, g2bar, 8.0, correction)
-    moved = step_codes(exponent, negative, r, rungs, 255, True, uniform(r.numel(), key, r.dtype).view(r.shape))
+    moved = step_codes(exponent, negative, r, rungs, 255, True, halves(r.numel(), key).view(r.shape))
     return (*moved, g2bar)
 
 

@@ -47,10 +47,10 @@ def train(backend, make, kwargs, steps=3, sizes=SIZES, dtype=torch.float32, mask
 
 def assert_same(backend, *args, **kwargs):
     launched = []
-    row = launch.Launcher.row
+    learn = launch.Launcher.learn
     expected, states = train("reference", *args, **kwargs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch.Launcher, "row", lambda *a: launched.append(row(*a)) or launched[-1])
+        patch.setattr(launch.Launcher, "learn", lambda *a: launched.append(learn(*a)) or launched[-1])
         found, native_states = train(backend, *args, **kwargs)
     assert launched
     assert None not in launched  # nothing fell back

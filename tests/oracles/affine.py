@@ -35,15 +35,22 @@ class Oracle:
         return max(-bound, min(bound, self.target(w, g)))
 
 
-def rung_around(x: float, u: float, scale: float, base_precision: float, bits: int) -> tuple[int, bool]:
-    """(k, negative) of the rung to which u in (0, 1] sends x: the upper one of two with the probability that makes x the mean."""
-    values = [scale * math.exp(-k * base_precision) for k in range(2**bits)]
-    size, negative = abs(x), x < 0
-    if size >= values[0]:
-        return 0, negative
-    if size < values[-1]:
-        stays = (size + values[-1]) / (2 * values[-1])
-        return len(values) - 1, negative if u <= stays else not negative
-    k = max(k for k in range(len(values) - 1) if size <= values[k])
-    up = (size - values[k + 1]) / (values[k] - values[k + 1])
-    return (k if u <= up else k + 1), negative
+def places(x: float, scale: float, base_precision: float) -> float:
+    """How many rungs |x| lies below the top of the ladder, as a real number."""
+    return math.inf if x == 0 else -math.log(abs(x) / scale) / base_precision
+
+
+def lift(u: float, base_precision: float) -> float:
+    """What to add to a place before its fraction is dropped, so that the mean over u is exact in value.
+
+    With t of a rung's way down left to go, q = exp(base_precision) and the rungs 1 and 1/q around exp(-t base_precision),
+    the lower one must be taken with probability (1 - exp(-t base_precision)) / (1 - 1/q), and lift(u) >= 1 - t has it.
+    """
+    return math.log(1 + u * math.expm1(base_precision)) / base_precision
+
+
+def crosses(x: float, side: int, half: int, lowest: float) -> bool:
+    """Whether a weight of sign `side`, sent to x, changes sides: below the lowest rung with a probability that makes x the
+    mean. `half` counts as a two's complement number of 16 bits."""
+    signed = half if half < 2**15 else half - 2**16
+    return x * side < signed / 2**15 * lowest

@@ -49,64 +49,59 @@ struct Piece {
     int64_t parameter, begin, end;
 };
 
-struct Gradient {
-    const void* grad;
-    int64_t count;
-    float limit;
-    int32_t dtype;
-};
+constexpr int64_t WORTH_A_THREAD = 1 << 13;  // weights
 
-// All pieces of all parameters (or gradients), in order. The caller frees them.
-template <class Sized>
-Piece* pieces_of(const Sized* parameters, int64_t count, int64_t* pieces) {
+int useful_threads(const Parameter* parameters, int64_t count, int threads) {
+    int64_t weights = 0;
+    for (int64_t i = 0; i < count; ++i) weights += parameters[i].count;
+    const int64_t most = weights / WORTH_A_THREAD + 1;
+    return threads < most ? threads : static_cast<int>(most);
+}
+
+// The largest gradient, optim/state.py's: in 32 bits its square is kept, in fewer a scale.
+float limit_of(const Parameter& p) { return p.hyper->state_bits == 32 ? 0x1.fffffep63f : INFINITY; }
+
+// All pieces of the parameters that are sound, in order. The caller frees them.
+Piece* pieces_of(const Parameter* parameters, const uint8_t* sound, int64_t count, int64_t* pieces) {
     *pieces = 0;
-    for (int64_t i = 0; i < count; ++i) *pieces += (parameters[i].count + PIECE - 1) / PIECE;
+    for (int64_t i = 0; i < count; ++i) *pieces += sound[i] ? (parameters[i].count + PIECE - 1) / PIECE : 0;
     Piece* list = static_cast<Piece*>(malloc((*pieces + 1) * sizeof(Piece)));
     Piece* next = list;
     for (int64_t i = 0; list && i < count; ++i) {
-        for (int64_t at = 0; at < parameters[i].count; at += PIECE) {
-            int64_t end = at + PIECE;
+        for (int64_t at = 0; sound[i] && at < parameters[i].count; at += PIECE) {
+            const int64_t end = at + PIECE;
             *next++ = {i, at, end < parameters[i].count ? end : parameters[i].count};
         }
     }
     return list;
 }
 
-constexpr int64_t WORTH_A_THREAD = 1 << 13;  // weights
-
-template <class Sized>
-int useful_threads(const Sized* parameters, int64_t count, int threads) {
-    int64_t weights = 0;
-    for (int64_t i = 0; i < count; ++i) weights += parameters[i].count;
-    int64_t most = weights / WORTH_A_THREAD + 1;
-    return threads < most ? threads : static_cast<int>(most);
-}
-
 }  // namespace
 
-// Whether all of each gradient is below its limit in size: sound[i] becomes 0 where not. Returns 0, or -1 for want of
-// memory.
-LOGNET_API int lognet_check(const Gradient* gradients, int64_t count, uint8_t* sound, int threads) {
-    int64_t pieces;
-    Piece* list = pieces_of(gradients, count, &pieces);
-    if (!list) return -1;
+// Whether all of each gradient is below `limit_of` in size, so not NaN: sound[i] becomes 1, or 0. Returns 0, or -1 for want
+// of memory.
+LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t* sound, int threads) {
     for (int64_t i = 0; i < count; ++i) sound[i] = 1;
+    int64_t pieces;
+    Piece* list = pieces_of(parameters, sound, count, &pieces);
+    if (!list) return -1;
     auto check = [&](int64_t i) {
         const Piece& piece = list[i];
-        const Gradient& g = gradients[piece.parameter];
-        if (!chosen_kernels()->all_below(g.grad, static_cast<Dtype>(g.dtype), g.limit, piece.begin, piece.end)) {
+        const Parameter& p = parameters[piece.parameter];
+        const Dtype dtype = static_cast<Dtype>(p.grad_dtype);
+        if (!chosen_kernels()->all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
             __atomic_store_n(&sound[piece.parameter], 0, __ATOMIC_RELAXED);
         }
     };
-    parallel_for(pieces, useful_threads(gradients, count, threads), check);
+    parallel_for(pieces, useful_threads(parameters, count, threads), check);
     free(list);
     return 0;
 }
 
-// One step of every parameter. Its gradients were checked; the end of them may still be in the cache: start there.
-LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, int threads) {
+// One step of every parameter that is sound. The end of the gradients may still be in the cache: it starts there.
+LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uint8_t* sound, int threads) {
     int64_t pieces;
-    Piece* list = pieces_of(parameters, count, &pieces);
+    Piece* list = pieces_of(parameters, sound, count, &pieces);
     Scalars* scalars = static_cast<Scalars*>(malloc((count + 1) * sizeof(Scalars)));
     if (!list || !scalars) {
         free(list);
@@ -114,8 +109,7 @@ LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, int threa
         return -1;
     }
     for (int64_t i = 0; i < count; ++i) {
-        *parameters[i].step += 1;
-        scalars[i] = scalars_of(parameters[i]);
+        if (sound[i]) *parameters[i].step += 1, scalars[i] = scalars_of(parameters[i]);
     }
     auto move = [&](int64_t i) {
         const Piece& piece = list[pieces - 1 - i];
