@@ -83,7 +83,7 @@ def test_log_tensors_follow_the_oracle_code_for_code(bits, base_precision, round
                 for x in (-margin, margin)
             }
             assert (new_side != side) in expected
-    assert loose < 0.15 * 40 * 65
+    assert loose < 0.25 * 40 * 65
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
