@@ -22,7 +22,7 @@ struct Planes {
 
 // The constants of quant/ratios.py for a distance of rungs.
 struct Spacing {
-    float octave, q0, q1, q2, zero;
+    float octave, q0, q1, q2, q3, zero;
     int32_t bow0, bow1, shift;
 };
 

@@ -9,13 +9,13 @@ constexpr int VECTORS = GROUP / LANES, WORDS = VECTORS / 2;  // of a group of we
 class Places {
    public:
     explicit Places(const Spacing& s)
-        : octave_(splat(s.octave)), q0_(splat(s.q0)), q1_(splat(s.q1)), q2_(splat(s.q2)), s_(s) {}
+        : octave_(splat(s.octave)), q0_(splat(s.q0)), q1_(splat(s.q1)), q2_(splat(s.q2)), q3_(splat(s.q3)), s_(s) {}
 
     // How far below the number 1 a number lies, which is not negative.
     Ints operator()(Floats x) const {
         const Ints bits = bits_of(x);
         const Floats octaves = to_floats(bits - splat(0x3F800000)), m = to_floats(bits & splat(0x007FFFFF));
-        const Floats q = (m * q2_ + q1_) * m + q0_;
+        const Floats q = ((m * q3_ + q2_) * m + q1_) * m + q0_;
         return to_nearest(octaves * octave_ + m * (splat(0x1p23f) - m) * q);
     }
 
@@ -29,7 +29,7 @@ class Places {
     Ints rungs(Ints places) const { return shift_right_signed(places, s_.shift); }
 
    private:
-    Floats octave_, q0_, q1_, q2_;
+    Floats octave_, q0_, q1_, q2_, q3_;
     Spacing s_;
 };
 
