@@ -35,6 +35,7 @@ class _Known(NamedTuple):
     """Those of them that are not None."""
     pointers: tuple[int, ...]
     grad_dtype: torch.dtype
+    size: int
     hyper: steps.Hyper
     options: tuple[int, bool, bool, int]
     """state_bits, whether there is momentum, whether the step is affine, and the index of the parameter."""
@@ -68,6 +69,7 @@ class Launcher:
             or known.options != (hyper.state_bits, hyper.momentum > 0, hyper.affine > 0, index)
             or type(grad) is not Tensor
             or grad.dtype is not known.grad_dtype
+            or grad.numel() != known.size
             or not grad.is_cpu
             or not grad.is_contiguous()
             or not all(map(is_, known.tensors, (*_held(p), *map(state.get, _NAMES))))
@@ -106,7 +108,7 @@ class Launcher:
         present = tuple(t for t in tensors if t is not None)
         pointers = tuple(map(Tensor.data_ptr, present))
         options = (bits, momentum, hyper.affine > 0, index)
-        self._known[id(p)] = _Known(p, tensors, present, pointers, grad.dtype, hyper, options, row)
+        self._known[id(p)] = _Known(p, tensors, present, pointers, grad.dtype, p.numel(), hyper, options, row)
         return row
 
 

@@ -1,5 +1,7 @@
 """Madam's step in the native kernels against the plain torch one: every bit of weights and state is the same."""
 
+import copy
+
 import pytest
 import torch
 from oracles.contract import same
@@ -103,6 +105,64 @@ def test_gradients_in_bfloat16_and_masks(backend, masked):
 def test_any_number_of_threads(backend, threads):
     torch.set_num_threads(threads)
     assert_same(backend, log(9), {"state_bits": 8}, steps=2, sizes=[(70_001,), (3,), (33_000,)])
+
+
+def swap_memory(params, optimizer):
+    for p in params:
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            optimizer.state[p][name].share_memory_()
+
+
+def replace_state(params, optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def replace_data(params, optimizer):
+    params[1].data = params[1].data.clone() * 0.5
+
+
+def shorten(params, optimizer):
+    """Same address, fewer numbers: what is known of the parameter no longer holds."""
+    p = params[1]
+    p.data = p.data[:9]
+    optimizer.state[p].clear()
+
+
+CHANGES = {
+    "lr": lambda params, optimizer: optimizer.param_groups[0].update(lr=0.05, beta=0.9, g_bound=1.0),
+    "no momentum": lambda params, optimizer: optimizer.param_groups[0].update(momentum=0.0),
+    "multiplicative": lambda params, optimizer: optimizer.param_groups[0].update(affine=0.0),
+    "fewer bits of state": lambda params, optimizer: optimizer.param_groups[0].update(state_bits=8),
+    "mask": lambda params, optimizer: params[0].set_mask_(torch.arange(40).view(4, 10) % 3 > 0),
+    "codes": lambda params, optimizer: params[0].data.copy_(torch.ones(4, 10)),
+    "data": replace_data,
+    "shorter data": shorten,
+    "shared memory": swap_memory,
+    "state dict": replace_state,
+    "another parameter": lambda params, optimizer: optimizer.add_param_group(
+        {"params": nn.Parameter(torch.ones(3)), "lr": 0.5}
+    ),
+}
+
+
+@backends
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_known_of_parameters_is_forgotten_when_they_change(backend, change):
+    ends = []
+    for name in ("reference", backend):
+        g = torch.Generator().manual_seed(1)
+        log = LogTensor.from_float(torch.randn(4, 10, generator=g))
+        params = [nn.Parameter(log), nn.Parameter(torch.randn(12, generator=g))]
+        optimizer = Madam(params, warmup=0)
+        with kernels.use(name):
+            for t in range(6):
+                if t == 3:
+                    CHANGES[change](params, optimizer)
+                for p in (p for group in optimizer.param_groups for p in group["params"]):
+                    p.grad = torch.randn(p.shape, generator=g)
+                optimizer.step()
+        ends.append([*log._storage.planes().values(), params[0].detach().clone(), params[1].detach().clone()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
