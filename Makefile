@@ -60,10 +60,10 @@ test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers
 	$(SANITIZED)/address/sanitized
 	cd $(SANITIZED)/address && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	    $(abspath $(VENV))/bin/python -m pytest -q -k "not environment and not without_kernels" \
+	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "not environment and not without_kernels" \
 	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
 	$(call build_sanitized,thread,-fsanitize=thread)
-	$(SANITIZED)/thread/sanitized threads
+	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
 
 lint: $(VENV)/.installed  ## ruff check, ruff format --check and mypy
 	$(VENV)/bin/ruff check .

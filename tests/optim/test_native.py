@@ -105,6 +105,24 @@ def test_any_number_of_threads(backend, threads):
     assert_same(backend, log(9), {"state_bits": 8}, steps=2, sizes=[(70_001,), (3,), (33_000,)])
 
 
+@backends
+@pytest.mark.parametrize("make", [log(8), log(12), lambda x: x], ids=["8 bits", "12 bits", "float"])
+def test_strided_gradients_move_as_contiguous_ones(backend, make):
+    """The kernels read none of them, not even where they knew the parameter by a contiguous one."""
+    values, *grads = torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(5))
+    ends = []
+    for strided in (False, True):
+        p = nn.Parameter(make(values.clone()))
+        optimizer = Madam([p], lr=0.1, warmup=0)
+        with kernels.use(backend):
+            for step, grad in enumerate(grads):
+                p.grad = grad.T.contiguous().T if strided and step else grad.clone()
+                assert p.grad.is_contiguous() == (not strided or not step)
+                optimizer.step()
+        ends.append(p.dequantize() if isinstance(p, LogTensor) else p.detach())
+    assert torch.equal(*ends)
+
+
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
 @pytest.mark.parametrize("state_bits", [16, 8, 4])
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
