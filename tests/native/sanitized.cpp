@@ -96,65 +96,63 @@ struct Weights {
           sign(stream(count, 1, offset, random)) {}
 };
 
-double default_spacing(int bits) { return M_LN2 * exp2(3 - bits); }
+// Of quant/ratios.py: the only place that fills a Spacing.
+Spacing spacing_of(double base_precision) {
+    const double slope = expm1(base_precision);
+    const auto bend = [&](double u) { return (log1p(u * slope) / base_precision - u) / (u * (1 - u)); };
+    const double bow1 = 3 * (bend(1 / 3.) - bend(2 / 3.)), bow0 = bend(1 / 3.) + bow1 / 3;
+    Spacing s = {};
+    s.shift = std::max(0, std::min(16, 22 - static_cast<int>(ceil(log2(M_LN2 / base_precision)))));
+    const double unit = -M_LN2 / base_precision * exp2(s.shift);
+    s.octave = static_cast<float>(unit * 0x1p-23);
+    s.q0 = static_cast<float>(unit * 0.44269504 * 0x1p-46);
+    s.q1 = static_cast<float>(unit * -0.27134003 * 0x1p-69);
+    s.q2 = static_cast<float>(unit * 0.15251823 * 0x1p-92);
+    s.q3 = static_cast<float>(unit * -0.04522076 * 0x1p-115);
+    s.zero = static_cast<float>(exp(base_precision) * 0x1p-15);
+    s.bow0 = std::min(static_cast<int>(rint(bow0 * 65536)), 65535);
+    s.bow1 = std::min(static_cast<int>(rint(bow1 * 65536)), 32767);
+    return s;
+}
 
-// quant/ratios.py and LogFormat.unit_rungs, of the default ladder or one a little narrower: the only place that fills a Ladder.
+// Of the default ladder or one a little narrower: the only place that fills a Ladder.
 struct LadderTables {
     double base_precision;
     Buffer<float> rungs, inverse;
     Ladder ladder;
 
     LadderTables(int bits, bool standard)
-        : base_precision(default_spacing(bits) * (standard ? 1 : 0.9)),
+        : base_precision(M_LN2 * exp2(3 - bits) * (standard ? 1 : 0.9)),
           rungs(1 << bits, 0, [&](int64_t k) { return exp(-k * base_precision); }),
           inverse(1 << bits, 0, [&](int64_t k) {
               const int64_t fine = k % (1 << std::max(bits - 8, 0));
               const auto power = [&](int64_t n) { return static_cast<float>(exp(n * base_precision)); };
               return power(k - fine - (1 << bits)) * power(fine);
           }) {
-        const double per_octave = M_LN2 / base_precision, slope = expm1(base_precision);
-        const auto bend = [&](double u) { return (log1p(u * slope) / base_precision - u) / (u * (1 - u)); };
-        const double bow1 = 3 * (bend(1 / 3.) - bend(2 / 3.)), bow0 = bend(1 / 3.) + bow1 / 3;
         ladder = {};
-        ladder.shift = std::max(0, std::min(16, 22 - static_cast<int>(ceil(log2(per_octave)))));
-        const double unit = -per_octave * exp2(ladder.shift);
-        ladder.inverse = inverse.data();
-        ladder.octave = static_cast<float>(unit * 0x1p-23);
-        ladder.q0 = static_cast<float>(unit * 0.44269504 * 0x1p-46);
-        ladder.q1 = static_cast<float>(unit * -0.24594252 * 0x1p-69);
-        ladder.q2 = static_cast<float>(unit * 0.0819 * 0x1p-92);
-        ladder.zero = static_cast<float>(exp(base_precision) * 0x1p-15);
-        ladder.bow0 = std::min(static_cast<int>(rint(bow0 * 65536)), 65535);
-        ladder.bow1 = std::min(static_cast<int>(rint(bow1 * 65536)), 32767);
-        ladder.last = (1 << bits) - 1;
-        ladder.by_octaves = bits <= 12 && standard;
+        ladder.inverse = inverse.data(), ladder.spacing = spacing_of(base_precision);
+        ladder.last = (1 << bits) - 1, ladder.by_octaves = bits <= 12 && standard;
     }
 };
 
-// BlockFormat.rungs: the only place that fills a Rungs.
-struct StateTable {
-    int last;
+// Of quant/block_format.py: the only place that fills a Levels.
+struct LevelTables {
     double base_precision;
-    Buffer<float> values;
+    int last;
+    Buffer<float> table;
+    Levels levels;
 
-    StateTable(int bits, bool is_signed)
-        : last((1 << (bits - is_signed)) - 1),
-          base_precision(M_LN2 * 4 * bits / (1 << bits)),
-          values((last + 1) * (is_signed ? 2 : 1), 0, [&](int64_t i) {
-              const int64_t k = i % (last + 1);
-              return k == last ? 0 : (i == k ? 1 : -1) * exp(-k * base_precision);
-          }) {}
-
-    Rungs rungs() const {
-        const auto fits = [&](int octaves) {
-            for (int k = 32; k < last; ++k) {
-                if (values.data()[k] != values.data()[k - 32] * exp2f(static_cast<float>(-octaves))) return false;
-            }
-            return base_precision >= 0.012;
-        };
-        int64_t octaves = 0;
-        for (int n = 16; n; n /= 2) octaves = fits(n) ? n : octaves;
-        return {values.data(), last, static_cast<float>(base_precision), octaves};
+    LevelTables(int bits, bool is_signed)
+        : base_precision(M_LN2 * 4 * bits / (1 << bits)),
+          last((1 << (bits - is_signed)) - 1 - is_signed),
+          table(1 << bits, 0, [&](int64_t code) {
+              if (!is_signed) return exp(-code * base_precision);
+              const int64_t k = code % (last + 2);
+              return k > last ? 0 : (code == k ? 1 : -1) * exp(-k * base_precision);
+          }) {
+        levels = {};
+        levels.table = table.data(), levels.spacing = spacing_of(base_precision);
+        levels.lowest = static_cast<float>(exp(-last * base_precision)), levels.last = last;
     }
 };
 
@@ -164,17 +162,20 @@ struct Options {
     bool unusual = false;  // maximize, no correction of bias, no bound
 
     std::string name() const {
-        const std::string names[] = {momentum ? "" : "no momentum, ", crossing ? "" : "frozen, ", stochastic ? "" : "nearest, ",
-                                     affine ? "" : "paper, ",         bfloat16 ? "bfloat16, " : "", pruned ? "pruned, " : "",
-                                     standard ? "" : "other ladder, ", unusual ? "unusual, " : ""};
-        std::string all = "step, ";
-        for (const std::string& name : names) all += name;
-        return all + std::to_string(bits) + " bits, state " + std::to_string(state_bits);
+        std::string all = "step, " + std::to_string(bits) + " bits, state " + std::to_string(state_bits);
+        if (!momentum) all += ", no momentum";
+        if (!crossing) all += ", frozen";
+        if (!stochastic) all += ", nearest";
+        if (!affine) all += ", paper";
+        if (bfloat16) all += ", bfloat16";
+        if (pruned) all += ", pruned";
+        if (!standard) all += ", other ladder";
+        return unusual ? all + ", unusual" : all;
     }
 };
 
 // The only place that fills a Hyper.
-Hyper hyper_of(const Options& options, const StateTable& square, const StateTable& mean) {
+Hyper hyper_of(const Options& options, const LevelTables& square, const LevelTables& mean) {
     Hyper hyper = {};
     hyper.lr = 0.3, hyper.p_scale = 12, hyper.beta = 0.999, hyper.warmup = 2, hyper.seed = ~4ull;
     hyper.g_bound = options.unusual ? INFINITY : 10;
@@ -183,7 +184,7 @@ Hyper hyper_of(const Options& options, const StateTable& square, const StateTabl
     hyper.sign_crossing = options.crossing, hyper.stochastic = options.stochastic;
     hyper.bias_correction = !options.unusual, hyper.maximize = options.unusual;
     hyper.state_bits = options.state_bits;
-    hyper.square_rungs = square.rungs(), hyper.mean_rungs = mean.rungs();
+    hyper.square = square.levels, hyper.mean = mean.levels;
     return hyper;
 }
 
@@ -198,9 +199,12 @@ struct Average {
           floats(bits == 32 ? count : 0, offset, [&](int64_t) { return fabs(random.signed_number()); }),
           scale(bits < 32 ? (count + BLOCK - 1) / BLOCK : 0, offset, [&](int64_t) { return fabs(random.signed_number()); }) {}
     void* data() const {
-        return bytes.data() ? static_cast<void*>(bytes.data()) : words.data() ? static_cast<void*>(words.data()) : floats.data();
+        if (bytes.data()) return bytes.data();
+        return words.data() ? static_cast<void*>(words.data()) : floats.data();
     }
-    void append_to(std::string& all) const { bytes.append_to(all), words.append_to(all), floats.append_to(all), scale.append_to(all); }
+    void append_to(std::string& all) const {
+        bytes.append_to(all), words.append_to(all), floats.append_to(all), scale.append_to(all);
+    }
 };
 
 constexpr int64_t KEEP_GROUP = 3;
@@ -209,7 +213,8 @@ enum Kind { LOG, FLOAT_WEIGHT, BFLOAT16_WEIGHT };
 // A parameter with all its memory.
 class Trained {
    public:
-    Trained(Kind kind, const Options& options, const LadderTables& tables, const Hyper* hyper, int64_t count, int offset, Random random)
+    Trained(Kind kind, const Options& options, const LadderTables& tables, const Hyper* hyper, int64_t count, int offset,
+            Random random)
         : kind_(kind),
           options_(options),
           tables_(tables),
@@ -256,7 +261,8 @@ class Trained {
 
     void append_to(std::string& all) const {
         weights_.low.append_to(all), weights_.high.append_to(all), weights_.sign.append_to(all);
-        floats_.append_to(all), halves_.append_to(all), square_.append_to(all), mean_.append_to(all), counts_.append_to(all);
+        floats_.append_to(all), halves_.append_to(all);
+        square_.append_to(all), mean_.append_to(all), counts_.append_to(all);
     }
 
    private:
@@ -320,7 +326,8 @@ void read(int bits, int64_t count, int threads) {
     const LadderTables tables(bits, true);
     const int64_t start = count / 3 / 8 * 8, windows[][2] = {{0, count}, {start, (count - start) / 2}, {start, count - start}};
     for (const auto& [from, n] : windows) {
-        everywhere("read, " + std::to_string(bits) + " bits, " + std::to_string(count), threads, true, [&, from = from, n = n](int number, int offset) {
+        const std::string what = "read, " + std::to_string(bits) + " bits, " + std::to_string(count);
+        everywhere(what, threads, true, [&, from = from, n = n](int number, int offset) {
             const Weights w(bits, count, offset, {1});
             const Buffer<float> values(n, offset);
             const Buffer<int32_t> codes(n, offset);
@@ -352,11 +359,14 @@ void multiply(int bits, int64_t rows, int64_t columns, int64_t batch, bool stand
 }
 
 // Two steps of parameters of all these sizes together, and of one that is not sound.
-std::string train(const Options& options, const LadderTables& tables, const Hyper& hyper, const std::vector<int64_t>& sizes, int threads, int offset) {
+std::string train(const Options& options, const LadderTables& tables, const Hyper& hyper, const std::vector<int64_t>& sizes,
+                  int threads, int offset) {
     std::vector<Trained> trained;
     for (const Kind kind : {LOG, FLOAT_WEIGHT, BFLOAT16_WEIGHT}) {
         if (kind != LOG && !options.affine) continue;
-        for (const int64_t size : sizes) trained.emplace_back(kind, options, tables, &hyper, size, offset, Random{static_cast<uint64_t>(size)});
+        for (const int64_t size : sizes) {
+            trained.emplace_back(kind, options, tables, &hyper, size, offset, Random{static_cast<uint64_t>(size)});
+        }
     }
     trained.emplace_back(LOG, options, tables, &hyper, 129, offset, Random{3});
     trained.back().spoil();
@@ -376,7 +386,7 @@ std::string train(const Options& options, const LadderTables& tables, const Hype
 void steps(int bits, int state_bits) {
     const LadderTables ladders[] = {{bits, false}, {bits, true}};
     const int coded = state_bits == 32 ? 8 : state_bits;
-    const StateTable square(coded, false), mean(coded, true);
+    const LevelTables square(coded, false), mean(coded, true);
     for (int flags = 0; flags < 256; ++flags) {
         const auto flag = [&](int i) { return (flags >> i & 1) != 0; };
         const Options options = {bits, state_bits, flag(0), flag(1), flag(2), flag(3), flag(4), flag(5), flag(6), flag(7)};
@@ -396,7 +406,7 @@ void steps(int bits, int state_bits) {
 void callers() {
     const Options options;
     const LadderTables tables(8, true);
-    const StateTable square(8, false), mean(8, true);
+    const LevelTables square(8, false), mean(8, true);
     const Hyper hyper = hyper_of(options, square, mean);
     const auto call = [&] { return train(options, tables, hyper, {70001}, 2, 0); };
     const std::string expected = call();
