@@ -148,7 +148,7 @@ struct LevelTables {
           table(1 << bits, 0, [&](int64_t code) {
               if (!is_signed) return exp(-code * base_precision);
               const int64_t k = code % (last + 2);
-              return k > last ? 0 : (code == k ? 1 : -1) * exp(-k * base_precision);
+              return (code == k ? 1 : -1) * (k > last ? 0 : exp(-k * base_precision));  // of zeros there are two
           }) {
         levels = {};
         levels.table = table.data(), levels.spacing = spacing_of(base_precision);
