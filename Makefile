@@ -18,7 +18,7 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 .PHONY: help sweep quality bench docs test test-slow test-oldest test-sanitized lint format clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
