@@ -15,10 +15,10 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality bench docs test test-slow test-oldest lint format clean
+.PHONY: help sweep quality bench docs test test-slow test-oldest test-sanitized lint format clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
@@ -41,6 +41,29 @@ test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many min
 
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
+
+# Of GCC only. In copies of the checkout, so that its own build stays. Python is built with -fwrapv, under which no overflow is
+# undefined. The tests that start a Python of their own do it without the sanitizer that the library wants.
+SANITIZED := build/sanitized
+comma := ,
+define build_sanitized
+	rm -rf $(SANITIZED)/$(1) && mkdir -p $(SANITIZED)/$(1)
+	cp -a lognet optim quant tests setup.py pyproject.toml README.md LICENSE $(SANITIZED)/$(1)
+	rm -f $(SANITIZED)/$(1)/quant/kernels/_native.so
+	cd $(SANITIZED)/$(1) && LOGNET_CXXFLAGS="-O1 -g -fno-wrapv $(2)" $(abspath $(VENV))/bin/python setup.py -q build_ext --inplace
+	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc tests/native/sanitized.cpp \
+	    quant/kernels/_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
+endef
+
+test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers of memory, undefined behaviour and threads (minutes)
+	$(call build_sanitized,address,-fsanitize=address$(comma)undefined$(comma)float-cast-overflow -fno-sanitize-recover=all)
+	$(SANITIZED)/address/sanitized
+	cd $(SANITIZED)/address && ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "not environment and not without_kernels" \
+	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+	$(call build_sanitized,thread,-fsanitize=thread)
+	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
 
 lint: $(VENV)/.installed  ## ruff check, ruff format --check and mypy
 	$(VENV)/bin/ruff check .

@@ -94,6 +94,22 @@ def test_every_option_on_floats(backend, name):
 
 
 @backends
+@pytest.mark.parametrize("state_bits", [16, 8, 4])
+def test_averages_of_minus_zero(backend, state_bits):
+    """Small negative means that round to zero, and then gradients of -0."""
+    ends = []
+    for name in ("reference", backend):
+        w = nn.Parameter(torch.ones(256))
+        optimizer = Madam([w], maximize=True, state_bits=state_bits)
+        with kernels.use(name):
+            for t in range(30):
+                w.grad = torch.arange(256.0) % 2 if t < 2 else torch.zeros(256)
+                optimizer.step()
+        ends.append(optimizer.state[w])
+    assert same(*ends)
+
+
+@backends
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradients_in_bfloat16_and_masks(backend, masked):
     make = lambda x: LogTensor.from_float(x.bfloat16(), scale=4.0)
@@ -163,6 +179,24 @@ def test_what_is_known_of_parameters_is_forgotten_when_they_change(backend, chan
                 optimizer.step()
         ends.append([*log._storage.planes().values(), params[0].detach().clone(), params[1].detach().clone()])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@backends
+@pytest.mark.parametrize("make", [log(8), log(12), lambda x: x], ids=["8 bits", "12 bits", "float"])
+def test_strided_gradients_move_as_contiguous_ones(backend, make):
+    """The kernels read none of them, not even where they knew the parameter by a contiguous one."""
+    values, *grads = torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(5))
+    ends = []
+    for strided in (False, True):
+        p = nn.Parameter(make(values.clone()))
+        optimizer = Madam([p], lr=0.1, warmup=0)
+        with kernels.use(backend):
+            for step, grad in enumerate(grads):
+                p.grad = grad.T.contiguous().T if strided and step else grad.clone()
+                assert p.grad.is_contiguous() == (not strided or not step)
+                optimizer.step()
+        ends.append(p.dequantize() if isinstance(p, LogTensor) else p.detach())
+    assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])

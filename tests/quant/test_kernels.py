@@ -66,6 +66,17 @@ def test_more_weights_than_a_thread_takes_at_once(backend, threads):
         assert torch.equal(w.dequantize(), expected)
 
 
+@backends
+@pytest.mark.parametrize("bits", [5, 8, 12])
+def test_strided_planes_are_read_as_contiguous_ones(backend, bits):
+    w = weights(129, bits)
+    strided = w._storage.map(lambda plane: plane.repeat_interleave(2)[::2] if plane.dim() else plane)
+    with kernels.use(backend):
+        assert not strided.low.is_contiguous()
+        assert torch.equal(strided.exponent(), w.exponent)
+        assert torch.equal(strided.decode(torch.float32), w.dequantize())
+
+
 def test_a_tensor_that_is_traced_or_elsewhere_takes_the_plain_path():
     assert not kernels.native.serves(torch.empty(3, device="meta"))
     assert not kernels.native.serves(torch.empty(4)[::2])

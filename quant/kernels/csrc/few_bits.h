@@ -145,7 +145,8 @@ class Average : public BlockCodes<BITS, SIGNED> {
                 const Ints drawn = v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]);
                 const Floats u = to_floats(drawn + splat(1)) * splat(0x1p-16f);
                 const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
-                codes[v] = codes[v] | zero | shift_right<32 - BITS>(sign_bit(units[v]));
+                const Ints negative = minus_one(units[v] < splat(0.0f)) & splat(1 << (BITS - 1));
+                codes[v] = codes[v] | zero | negative;
             }
         }
         this->set(i, codes);
