@@ -172,11 +172,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     tensor([3.])
     """
     input, weight, bias = _autocast(input, weight, bias)
+    if form is None and (product := few_rows(input, weight, bias)) is not None:
+        return product
     weight, form = in_form(weight, form)
     if not input.is_complex() and not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
-    if form is None and (product := few_rows(input, weight, bias)) is not None:
-        return product
     if in_transform() or (form is None and weight.dim() != 2):
         return F.linear(dense(input), formed(weight, form), None if bias is None else dense(bias))
     return _Linear.apply(input, weight, bias, form)
