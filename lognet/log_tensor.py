@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .log_storage import LogStorage, check_finite, signs_of
+from .log_storage import LogStorage, check_finite
 from .quant.bitpack import pack
-from .quant.log_format import LogFormat, check_positive, check_rounding
+from .quant.log_format import LogFormat, check_positive, check_rounding, largest_magnitude
 from .quant.random_bits import key_from_generator
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # torch functions with an implementation of their own (see autograd.py)
@@ -128,8 +128,7 @@ class LogTensor(Tensor):
         check_finite(values, "x")
         top = _scale_tensor(ladder, _largest(values) if scale is None else scale, values.device)
         key = 0 if generator is None and rounding == "nearest" else key_from_generator(generator)
-        exponent = ladder.encode(values.abs(), top, rounding, key)
-        storage = LogStorage.from_codes(ladder, exponent, signs_of(values, key), top)
+        storage = LogStorage.from_values(ladder, values, top, rounding, key)
         return LogTensor(storage, x.shape, dtype=x.dtype)
 
     @staticmethod
@@ -460,7 +459,7 @@ def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
 def _largest(values: Tensor) -> float:
     if values.numel() == 0:
         return 1.0
-    largest = float(values.abs().max())
+    largest = largest_magnitude(values)
     if largest == 0:
         raise ValueError(
             "x is all zeros, from which no scale can be taken; give scale= (the magnitude of the top rung)"
