@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .log_storage import LogStorage, check_finite
 from .quant.bitpack import pack
@@ -166,7 +167,10 @@ class LogTensor(Tensor):
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense tensor of decoded values, in `dtype` (default: the reported dtype). Differentiable."""
-        return _Dequantize.apply(self, self.dtype if dtype is None else dtype)
+        with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape would call
+            if torch.compiler.is_compiling() or in_transform() or (torch.is_grad_enabled() and self.requires_grad):
+                return _Dequantize.apply(self, self.dtype if dtype is None else dtype)
+            return decode(self, dtype)
 
     @property
     def format(self) -> LogFormat:
@@ -309,6 +313,15 @@ class LogTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func (vmap, jvp, ...) or forward-mode differentiation is at work.
+
+    These know the rules of torch's own operations, not of custom functions: they get the plain computation on decoded
+    weights, with the graph that torch gives it.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 class _Dequantize(torch.autograd.Function):

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from .log_storage import LogStorage
-from .log_tensor import LogTensor, decode
+from .log_tensor import LogTensor, decode, in_transform
 from .quant.kernels import native
 from .quant.log_format import LogFormat, default_base_precision
-from .recompute import in_transform
 
 FEW_ROWS = 16
 """The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""

@@ -121,17 +121,17 @@ def _parallel_regions() -> ctypes.c_void_p | None:
 
 def plain(tensor: Tensor) -> bool:
     """Whether this is a contiguous CPU tensor with memory of its own."""
-    return type(tensor) in _PLAIN and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return type(tensor) in _PLAIN and tensor.is_cpu and tensor.is_contiguous()
 
 
 def serves(*tensors: Tensor | None) -> bool:
     """Whether the native library may work on these: all are `plain` (or None), and nobody is tracing."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and all(t is None or plain(t) for t in tensors)
-        and library() is not None
-    )
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or library() is None:
+        return False
+    for t in tensors:
+        if t is not None and not plain(t):
+            return False
+    return True
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
