@@ -63,7 +63,7 @@ def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | Non
     return (y if dtype == torch.float32 else y.to(dtype)).view(*leading, shape[0])
 
 
-def _added(bias: Tensor, shape: torch.Size) -> Tensor | native.Codes | None:
+def _added(bias: Tensor, shape: tuple[int, ...]) -> Tensor | native.Codes | None:
     """The bias as the kernel adds it, from floats or from codes; None where it is to be added afterwards."""
     if bias.dtype != torch.float32 or bias.shape != shape:
         return None

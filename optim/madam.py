@@ -520,8 +520,8 @@ def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     return typical_magnitude(p)
 
 
-def _is_lowest(w: LogTensor) -> bool:
-    return bool((w.exponent == w.format.last_rung).all())
+def _is_lowest(w: Tensor) -> bool:
+    return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())
 
 
 def _are_sound(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]]) -> list[bool]:

@@ -126,12 +126,12 @@ def plain(tensor: Tensor) -> bool:
 
 def serves(*tensors: Tensor | None) -> bool:
     """Whether the native library may work on these: all are `plain` (or None), and nobody is tracing."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or library() is None:
-        return False
-    for t in tensors:
-        if t is not None and not plain(t):
-            return False
-    return True
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and all(t is None or plain(t) for t in tensors)
+        and library() is not None
+    )
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
