@@ -20,7 +20,7 @@ from ..quant.block_format import BLOCK, BlockFormat
 from ..quant.kernels import native, steps
 from ..quant.log_format import LogFormat, default_base_precision
 from ..quant.random_bits import MASK64
-from ..quant.ratios import inverse_rungs, spacing
+from ..quant.ratios import inverse_rungs
 from .state import AVERAGES, state_format
 
 _NAMES = ("step", "sigma", "counts", "exp_avg_sq", "exp_avg_sq_scale", "exp_avg", "exp_avg_scale")
@@ -138,7 +138,7 @@ def reads(p: Tensor, grad: Tensor, group: dict[str, Any]) -> bool:
 def _fill(hyper: steps.Hyper, group: dict[str, Any]) -> None:
     bits = group["state_bits"]
     if bits != 32 and bits != hyper.state_bits:
-        hyper.mean_rungs, hyper.square_rungs = (_state_table(state_format(name, bits)) for name in AVERAGES)
+        hyper.mean, hyper.square = (_levels(state_format(name, bits)) for name in AVERAGES)
     hyper.lr, hyper.warmup = float(group["lr"]), group["warmup"]
     for name in ("p_scale", "g_bound", "beta", "momentum", "affine"):
         setattr(hyper, name, group[name])
@@ -171,20 +171,17 @@ def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
 @cache
 def _ladder(ladder: LogFormat) -> tuple[int, steps.Ladder, Tensor]:
     """The address of the row of a ladder, and what it points to."""
-    inverse, s = inverse_rungs(ladder, torch.empty(0)), spacing(ladder.base_precision)
+    inverse = inverse_rungs(ladder, torch.empty(0))
     by_octaves = ladder.bits <= 12 and ladder.base_precision == default_base_precision(ladder.bits)
-    row = steps.Ladder(
-        inverse.data_ptr(), s.octave, s.q0, s.q1, s.q2, s.zero, *s.bow, s.shift, ladder.last_rung, by_octaves
-    )
+    row = steps.Ladder(inverse.data_ptr(), steps.Spacing.of(ladder.base_precision), ladder.last_rung, by_octaves)
     return ctypes.addressof(row), row, inverse
 
 
 @cache
-def _state_table(format: BlockFormat) -> steps.RungTable:
-    rungs = format.rungs(torch.empty(0))
-    _tables.append(rungs)  # its address is given away
-    octaves = steps.octaves(rungs[: format.last_code], format.base_precision)
-    return steps.RungTable(rungs.data_ptr(), format.last_code, format.base_precision, octaves)
+def _levels(format: BlockFormat) -> steps.Levels:
+    table = format.table(torch.empty(0))
+    _tables.append(table)  # its address is given away
+    return steps.Levels(table.data_ptr(), steps.Spacing.of(format.base_precision), format.lowest, format.last_rung)
 
 
 _tables: list[Tensor] = []

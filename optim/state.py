@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..quant.block_format import BlockFormat
-from ..quant.random_bits import random_words
+from ..quant.random_bits import halves
 from .update import direction, nesterov, root, running_average
 
 STATE_BITS = (32, 16, 8, 4)
@@ -29,8 +29,8 @@ def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dty
         like: a tensor of the parameter's shape, on its device.
         dtype: of 32-bit state (float64 for float64 parameters).
         bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
-            ``state[name + "_scale"]``, a float32 for every block of them, in units of the gradient: the largest of a
-            block's averages, and the root of the largest for squares, which themselves may lie beyond float32; and
+            ``state[name + "_scale"]``, a float32 for every block of them, in units of the gradient: a bound of the
+            block's averages, and the root of one for squares, which themselves may lie beyond float32; and
             ``state["state_bits"]``.
     """
     if bits == 32:
@@ -49,15 +49,19 @@ def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bit
     if held == bits:
         return
     for name in [name for name in AVERAGES if name in state]:
-        values, scale = state.pop(name), state.pop(name + "_scale", None)
+        values, scale = state.pop(name).reshape(-1), state.pop(name + "_scale", None)
         power = 1 if _SIGNED[name] else 2  # of the gradient's unit, which scales are in
         if scale is not None:
-            values = state_format(name, held).decode(values, scale.to(dtype) ** power, like.numel()).view(like.shape)
+            levels = BlockFormat.blocks(state_format(name, held).levels(values, like.numel()))
+            values = (levels * scale.to(dtype).unsqueeze(1) ** power).view(-1)[: like.numel()]
         if bits == 32:
-            state[name] = values.to(dtype)
+            state[name] = values.view(like.shape).to(dtype)
         else:
-            state[name], scale = state_format(name, bits).encode(values, 0.5)
-            state[name + "_scale"] = scale if power == 1 else root(scale)
+            blocks = BlockFormat.blocks(values)
+            top = blocks.abs().amax(dim=1, keepdim=True)
+            units = torch.where(top > 0, blocks / top, 0).view(-1)[: like.numel()]
+            state[name] = state_format(name, bits).encode(units.to(torch.float32))
+            state[name + "_scale"] = (top if power == 1 else root(top)).to(torch.float32).view(-1)
     state["state_bits"] = bits
     if bits == 32:
         del state["state_bits"]
@@ -65,7 +69,9 @@ def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bit
 
 def largest_gradient(dtype: torch.dtype, bits: int) -> float:
     """What every gradient must be smaller than: in 32 bits its square is kept, in fewer a scale in float32."""
-    return torch.finfo(dtype).max ** 0.5 if bits == 32 else float("inf")
+    if bits == 32:
+        return torch.finfo(dtype).max ** 0.5
+    return float("inf") if dtype == torch.float32 else torch.finfo(torch.float32).max
 
 
 def full_direction(
@@ -98,46 +104,46 @@ def few_bit_direction(
 ) -> Tensor:
     """The direction r, from averages in few bits, which take the gradient in and are rounded without bias.
 
-    The squares of a block are in units of the square of its scale, and the scale is in the gradient's own units, so
-    that gradients from 1e-30 to 1e30 are all the same. With s' the larger of the scale s and the block's largest
-    gradient::
+    The numbers of a block are in units of a scale s that none of them exceeds, in the gradient's own units, so that
+    gradients from 1e-30 to 1e30 are all the same. With G the block's largest gradient and hats in the new units::
 
-        v <- beta * v * (s / s')^2 + (1 - beta) * (g / s')^2          in [0, 1]
-        r <- (g / s') / sqrt(v)                                       with momentum: of the average that looks ahead
+        s' = sqrt(beta * s^2 + (1 - beta) * G^2)        v^ <- beta * (s / s')^2 * v^ + (1 - beta) * (g / s')^2
+        s' = mu * s + (1 - mu) * G                      m^ <- mu * (s / s') * m^ + (1 - mu) * g / s'
 
-    and what is stored is v over the largest v of the block, with the scale s' * sqrt(largest).
+    for squares and, with momentum, for means, and r as in 32 bits from what this makes, before it is rounded.
 
     Args:
-        key: of the random bits: one draw serves both averages, 16 bits each.
+        key: of the random bits: the squares have the first of its `halves`, means those behind them.
     """
-    count = grad.numel()
-    words = random_words(count, key, grad.device)
+    count, dtype, shape = grad.numel(), grad.dtype, grad.shape
+    draw = lambda start: halves(count, key, start, grad.device)
+    flat = lambda blocks: blocks.view(-1)[:count]
+    blocks = BlockFormat.blocks(grad.to(torch.float32))
+    largest = blocks.abs().amax(dim=1, keepdim=True)
+    ahead = blocks
 
-    def draw(shift: int) -> Tensor:
-        return ((words >> shift & 0xFFFF) + 1).to(torch.float32).mul_(2.0**-16)
-
-    ahead = grad
     if momentum:
-        format = state_format("exp_avg", bits)
-        mean = format.decode(state["exp_avg"], state["exp_avg_scale"], count).view(grad.shape).to(grad.dtype)
-        running_average(mean, grad, momentum)
-        ahead = nesterov(grad, mean * momentum_correction, momentum)
-        _store(state, "exp_avg", *format.encode(mean, draw(0)))
+        format, old = state_format("exp_avg", bits), state["exp_avg_scale"].unsqueeze(1)
+        new = old * momentum + largest * (1 - momentum)
+        ratio = torch.where(new > 0, old / new, 0)
+        mean = format.blocks(format.levels(state["exp_avg"], count)) * (ratio * momentum)
+        mean = mean + blocks * _inverse(new) * (1 - momentum)
+        ahead = mean * (new * momentum_correction * momentum) + blocks * (1 - momentum)
+        state["exp_avg"].copy_(format.encode(flat(mean), draw(count + -count % 32)))
+        state["exp_avg_scale"].copy_(new.view(-1))
 
-    format = state_format("exp_avg_sq", bits)
-    blocks, old = format.blocks(grad), state["exp_avg_sq_scale"].to(grad.dtype).unsqueeze(1)
-    unit = blocks.abs().amax(dim=1, keepdim=True).maximum(old)
-    ratio = torch.where(unit > 0, old / unit, 0)
-    in_units = lambda x: torch.where(unit > 0, format.blocks(x) / unit, 0)
-    square = format.blocks(format.levels(state["exp_avg_sq"], count).to(grad.dtype))
-    g = in_units(grad)
-    square = square * (ratio * ratio * beta) + g * g * (1 - beta)
-    r = direction(in_units(ahead), square, g_bound, correction).view(-1)[:count].view(grad.shape)
-    codes, largest = format.encode(square.view(-1)[:count], draw(16 if momentum else 0))
-    _store(state, "exp_avg_sq", codes, unit.view(-1).to(torch.float32) * root(largest))
-    return r
+    format, old = state_format("exp_avg_sq", bits), state["exp_avg_sq_scale"].unsqueeze(1)
+    unit = largest.maximum(old)
+    share = lambda x: torch.where(unit > 0, x / unit, 0)
+    new = unit * root(share(old) * share(old) * beta + share(largest) * share(largest) * (1 - beta))
+    ratio, inverse = torch.where(new > 0, old / new, 0), _inverse(new)
+    g = blocks * inverse
+    square = format.blocks(format.levels(state["exp_avg_sq"], count)) * (ratio * ratio * beta) + g * g * (1 - beta)
+    state["exp_avg_sq"].copy_(format.encode(flat(square), draw(0)))
+    state["exp_avg_sq_scale"].copy_(new.view(-1))
+    return flat(direction(ahead * inverse, square, g_bound, correction)).view(shape).to(dtype)
 
 
-def _store(state: dict[str, Any], name: str, codes: Tensor, scale: Tensor) -> None:
-    state[name].copy_(codes)
-    state[name + "_scale"].copy_(scale)
+def _inverse(scale: Tensor) -> Tensor:
+    """1 / scale, and no infinity where it is zero or nearly."""
+    return (1 / scale).clamp(max=torch.finfo(torch.float32).max)

@@ -2,9 +2,10 @@
 
 The averages of an optimizer differ by many orders of magnitude, and only their relative size matters: hence a log code.
 An average with constant 0.999 moves by a thousandth a step, far less than a rung: hence rounding without bias. Most of
-them are near their neighbours in size: hence a scale for each block, its largest number.
+them are near their neighbours in size: hence a scale for each block, which none of its numbers exceeds.
 
-A code is k, the rung below the block's scale, and for signed numbers a bit for the sign above it; the last k means 0.
+A code is k, the rung below the block's scale, and for signed numbers a bit for the sign above it, where the last k means 0.
+Squares have no zero: an average of squares that rounds to zero would be divided by.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from .bitpack import pack, unpack
-from .rounding import is_traced, round_to_rungs
+from .ratios import NEAREST, places_between
+from .rounding import is_traced
 
 BLOCK = 128
 """Numbers that share a float32 scale: a quarter of a bit each."""
@@ -29,14 +31,14 @@ class BlockFormat:
 
     Args:
         bits: 4, 8 or 16.
-        signed: one of the bits is the sign. Otherwise the numbers are non-negative, and positive ones never round to 0.
+        signed: one of the bits is the sign, and there is a zero. Otherwise the numbers are positive, and those below the
+            lowest rung, 0 too, are on it.
 
-    Signed numbers span about ``2 * bits`` octaves below the largest of their block, unsigned ones (squares) twice
-    as many, both with ``2^bits / (4 * bits)`` rungs to the octave.
+    Signed numbers span about ``2 * bits`` octaves below the scale of their block, unsigned ones (squares) twice as many,
+    both with ``2^bits / (4 * bits)`` rungs to the octave.
 
     >>> format = BlockFormat(8, signed=True)
-    >>> codes, scale = format.encode(torch.tensor([1.0, -0.25, 0.0]), u=0.5)
-    >>> format.decode(codes, scale, 3).tolist()
+    >>> format.levels(format.encode(torch.tensor([1.0, -0.25, 0.0])), 3).tolist()
     [1.0, -0.25, 0.0]
     """
 
@@ -49,50 +51,47 @@ class BlockFormat:
         return math.log(2.0) * 4 * self.bits / 2**self.bits
 
     @property
-    def last_code(self) -> int:
-        """The k that means zero."""
-        return 2 ** (self.bits - self.signed) - 1
+    def last_rung(self) -> int:
+        """The largest k that is a rung. Signed, the one behind it means zero."""
+        return 2 ** (self.bits - self.signed) - 1 - self.signed
 
-    def rungs(self, like: Tensor) -> Tensor:
-        """Values of k = 0 .. last_code in units of the block's scale, float32; signed: then all negated."""
-        return (_rungs if is_traced(like) else _cached_rungs)(self, like.device)
+    def table(self, like: Tensor) -> Tensor:
+        """The numbers of the codes 0 .. 2^bits - 1 in units of the block's scale, float32."""
+        return (_table if is_traced(like) else _cached_table)(self, like.device)
 
     def zeros(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Codes and scales of `count` zeros."""
-        return self.encode(torch.zeros(count, device=device), 0.5)
+        code, size = 2 ** (self.bits - self.signed) - 1, (count * self.bits + 7) // 8
+        scale = torch.zeros(-(-count // BLOCK), device=device)
+        if self.bits == 16:
+            return torch.full((count,), code - 2**15, dtype=torch.int16, device=device), scale
+        return torch.full((size,), code * (1 if self.bits == 8 else 17), dtype=torch.uint8, device=device), scale
 
-    def encode(self, values: Tensor, u: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Codes and scales of `values` (float32, any shape, finite).
+    def encode(self, units: Tensor, halves: Tensor | int = NEAREST) -> Tensor:
+        """Codes of numbers in units of their block's scale, flat (bits <= 8: uint8, packed; 16: int16).
 
         Args:
-            values: flattened in order.
-            u: uniform on (0, 1], the same shape, to round without bias; 1/2 rounds to the nearest rung.
-
-        Returns:
-            Codes, flat (bits <= 8: uint8, packed; 16: int16), and the scales of the blocks, float32.
+            units: from -1 to 1, float32, any shape, flattened in order.
+            halves: random integers 0 .. 2^16 - 1, int32, units' shape, to round without bias; `NEAREST` goes to the
+                nearest rung.
         """
-        blocks = self.blocks(values.to(torch.float32))
-        magnitude = blocks.abs()
-        scale = magnitude.amax(dim=1, keepdim=True)
-        y = torch.where(scale > 0, magnitude / scale, 0)
-        rungs = self.rungs(values)[: self.last_code + 1]
-        if not self.signed:  # an average of squares that rounds to zero would be divided by
-            y = torch.where(y > 0, y.maximum(rungs[-2]), 0)
-        u = self.blocks(u) if isinstance(u, Tensor) else u
-        code = round_to_rungs(y, rungs, self.base_precision, u)
+        size = units.abs()
+        code = places_between(size, self.base_precision, halves).clamp_(0, self.last_rung)
         if self.signed:
-            code += (blocks < 0).to(torch.int32) << (self.bits - 1)
-        code = code.view(-1)[: values.numel()]
-        return (code - 2**15).to(torch.int16) if self.bits == 16 else pack(code, self.bits), scale.view(-1)
+            zero = size < (halves + 1) * 2.0**-16 * self.lowest
+            code = torch.where(zero, self.last_rung + 1, code) + ((units < 0).to(torch.int32) << (self.bits - 1))
+        code = code.reshape(-1)
+        return (code - 2**15).to(torch.int16) if self.bits == 16 else pack(code, self.bits)
 
-    def decode(self, codes: Tensor, scale: Tensor, count: int) -> Tensor:
-        """The `count` numbers of `encode`, flat, float32."""
-        return (self.blocks(self.levels(codes, count)) * scale.unsqueeze(1)).view(-1)[:count]
+    @property
+    def lowest(self) -> float:
+        """The lowest rung in units of the scale."""
+        return math.exp(-self.last_rung * self.base_precision)
 
     def levels(self, codes: Tensor, count: int) -> Tensor:
-        """The `count` numbers of `encode` in units of their block's scale, flat, float32."""
+        """The `count` numbers of `encode`, flat, float32."""
         code = codes.to(torch.int32) + 2**15 if self.bits == 16 else unpack(codes, self.bits, count).to(torch.int32)
-        return self.rungs(codes).index_select(0, code)
+        return self.table(codes).index_select(0, code)
 
     @staticmethod
     def blocks(values: Tensor) -> Tensor:
@@ -101,11 +100,13 @@ class BlockFormat:
         return torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
 
 
-def _rungs(format: BlockFormat, device: torch.device) -> Tensor:
-    k = torch.arange(format.last_code + 1, dtype=torch.float64, device=device)
+def _table(format: BlockFormat, device: torch.device) -> Tensor:
+    k = torch.arange(format.last_rung + 1 + format.signed, dtype=torch.float64, device=device)
     table = (k * -format.base_precision).exp_().to(torch.float32)
-    table = torch.where(k < format.last_code, table, 0)
-    return torch.cat([table, -table]) if format.signed else table
+    if not format.signed:
+        return table
+    table = torch.where(k <= format.last_rung, table, 0)
+    return torch.cat([table, -table])
 
 
-_cached_rungs = lru_cache(maxsize=64)(_rungs)
+_cached_table = lru_cache(maxsize=64)(_table)

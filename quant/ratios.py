@@ -2,7 +2,7 @@
 
 With R rungs to the octave, the place is ``k - R * log2(ratio)``, and a number up to one rung is added before the fraction
 is dropped. Both are fixed-point numbers, so that no rung needs to be looked up. The logarithm is a polynomial between
-the powers of two, off by a 570th of itself at most: moves are that much too long or too short, and no rung is drawn that
+the powers of two, off by a 4,500th of itself at most: moves are that much too long or too short, and no rung is drawn that
 is not next to the place. Float32 operations, each rounded by itself, and integers: every back end takes the same rung.
 """
 
@@ -18,10 +18,10 @@ from torch import Tensor
 from .log_format import LogFormat
 from .rounding import is_traced
 
-LOG2 = (0.44269504, -0.24594252, 0.0819)
-"""The coefficients q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2). At m = 0 and 1 the slopes are right, so that the
-smallest moves, whose ratios lie next to a power of two on either side, are not too long on one of them: it would be a decay
-of all weights. Of such polynomials it has the least largest error relative to log2(1 + m) and to 1 - log2(1 + m)."""
+LOG2 = (0.44269504, -0.27134003, 0.15251823, -0.04522076)
+"""q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2 + q3 m^3). At m = 0 and 1 the slopes are right, so that the smallest
+moves, whose ratios lie next to a power of two on either side, are not too long on one of them: it would be a decay of all
+weights. Of such polynomials it has the least largest error relative to log2(1 + m) and to 1 - log2(1 + m)."""
 
 NEAREST = 2**15
 """The random bits that `places_between` rounds to nearest with."""
@@ -38,6 +38,7 @@ class Spacing:
     q0: float
     q1: float
     q2: float
+    q3: float
     zero: float
     """exp(base_precision) * 2^-15: what a signed 16-bit number is multiplied with to lie within +- the last
     rung, in units of the rung behind it."""
@@ -50,8 +51,8 @@ def spacing(base_precision: float) -> Spacing:
     per_octave = math.log(2.0) / base_precision
     shift = max(0, min(16, 22 - math.ceil(math.log2(per_octave))))
     unit = -per_octave * 2.0**shift
-    q0, q1, q2 = (unit * q * 2.0 ** -(46 + 23 * i) for i, q in enumerate(LOG2))
-    return Spacing(shift, unit * 2.0**-23, q0, q1, q2, math.exp(base_precision) * 2.0**-15, _bow(base_precision))
+    q0, q1, q2, q3 = (unit * q * 2.0 ** -(46 + 23 * i) for i, q in enumerate(LOG2))
+    return Spacing(shift, unit * 2.0**-23, q0, q1, q2, q3, math.exp(base_precision) * 2.0**-15, _bow(base_precision))
 
 
 def _bow(base_precision: float) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def places_between(ratio: Tensor, base_precision: float, halves: Tensor | int) -
     bits = ratio.view(torch.int32)
     octaves = (bits - 0x3F800000).to(torch.float32)
     m = (bits & 0x7FFFFF).to(torch.float32)
-    bulge = m * (2.0**23 - m) * ((m * s.q2 + s.q1) * m + s.q0)
+    bulge = m * (2.0**23 - m) * (((m * s.q3 + s.q2) * m + s.q1) * m + s.q0)
     place = (octaves * s.octave + bulge).round().to(torch.int32)
     return (place + (_lift(halves, s.bow) >> (16 - s.shift))) >> s.shift
 

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from ..ratios import spacing
 from .library import library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -21,28 +21,29 @@ _POINTER = struct.Struct("@P")
 _PARAMETER = struct.Struct("@PPPPPi4xPdPPqPPPPPPPqPqii")
 
 
-class RungTable(ctypes.Structure):
-    """A table of rungs: address, number of the last one, spacing, and the octaves that each 32 rungs span, if whole."""
+class Spacing(ctypes.Structure):
+    """The constants of `lognet.quant.ratios.spacing`."""
 
     _fields_ = (
-        ("values", ctypes.c_void_p),
-        ("last", ctypes.c_int32),
-        ("base_precision", ctypes.c_float),
-        ("octaves", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "q3", "zero")),
+        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift")),
     )
 
+    @classmethod
+    def of(cls, base_precision: float) -> Spacing:
+        s = spacing(base_precision)
+        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.bow, s.shift)
 
-def octaves(rungs: Tensor, base_precision: float) -> int:
-    """The power of two by which, in octaves, each 32 rungs lie below the 32 before, exactly; 0 if there is none.
 
-    Args:
-        rungs: float32, in descending order, without a last one of 0.
-        base_precision: 0 is returned below 0.012, where the kernels' short logarithm would not do.
-    """
-    if base_precision < 0.012:
-        return 0
-    fits = (n for n in (1, 2, 4, 8, 16) if torch.equal(rungs[32:], rungs[:-32] * 2.0**-n))
-    return next(fits, 0)
+class Levels(ctypes.Structure):
+    """Averages in few bits: the address of a table with a number for each code, and its rungs."""
+
+    _fields_ = (
+        ("table", ctypes.c_void_p),
+        ("spacing", Spacing),
+        ("lowest", ctypes.c_float),
+        ("last", ctypes.c_int32),
+    )
 
 
 class Ladder(ctypes.Structure):
@@ -50,8 +51,9 @@ class Ladder(ctypes.Structure):
 
     _fields_ = (
         ("inverse", ctypes.c_void_p),
-        *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "zero")),
-        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift", "last", "by_octaves")),
+        ("spacing", Spacing),
+        ("last", ctypes.c_int32),
+        ("by_octaves", ctypes.c_int32),
     )
 
 
@@ -63,8 +65,8 @@ class Hyper(ctypes.Structure):
         ("seed", ctypes.c_uint64),
         *((name, ctypes.c_int32) for name in ("sign_crossing", "stochastic", "bias_correction", "maximize")),
         *((name, ctypes.c_int32) for name in ("state_bits", "padding")),
-        ("square_rungs", RungTable),
-        ("mean_rungs", RungTable),
+        ("square", Levels),
+        ("mean", Levels),
     )
 
 

@@ -1,125 +1,161 @@
-// Averages in few bits: quant/block_format.py, and how optim/few_bits.py updates them. A block shares a scale.
+// Averages in few bits: the codes of quant/block_format.py, a block at a time.
 #pragma once
-#include "averages.h"
 #include "codes.h"
-#include "ladder.h"
+#include "places.h"
 #include "random.h"
-#include "rounding.h"
 #include "signs.h"
 
 namespace {
 
-// Codes of `bits` bits from number `begin` on, as integers; 16 bits are stored as signed ones, 2^15 below.
-inline void load_state(const void* codes, int bits, int64_t count, int64_t begin, int n, int32_t* k) {
-    if (bits == 16) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+
+// The levels of a group, from tables of the bytes of floats. 8 bits: three of fraction below four or five of octave. 4
+// bits: whole octaves.
+template <int BITS, bool SIGNED>
+class LevelTable {
+   public:
+    explicit LevelTable(const float* table) {
+        uint8_t bytes[4][32];
+        for (int i = 0; i < 32; ++i) {
+            uint32_t word;
+            memcpy(&word, table + (BITS == 8 ? i % 8 : i % 16), 4);
+            if (BITS == 8) word &= 0x007FFFFF;
+            for (int part = 0; part < 4; ++part) bytes[part][i] = static_cast<uint8_t>(word >> 8 * part);
+        }
+        for (int part = 0; part < 4; ++part) part_[part] = load(bytes[part]);
+    }
+
+    void operator()(const uint8_t* codes, Floats* out) const {
+        const Bytes code = _mm256_permutevar8x32_epi32(load(codes), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+        Bytes b0 = _mm256_setzero_si256(), b1 = b0, b2, b3;
+        if (BITS == 8) {
+            const Bytes k = SIGNED ? _mm256_and_si256(code, all(127)) : code, fraction = _mm256_and_si256(k, all(7));
+            b0 = _mm256_shuffle_epi8(part_[0], fraction);
+            b1 = _mm256_shuffle_epi8(part_[1], fraction);
+            const Bytes octaves = _mm256_and_si256(_mm256_srli_epi16(k, 3), all(31));
+            const Bytes whole = _mm256_cmpeq_epi8(fraction, _mm256_setzero_si256());
+            const Bytes exponent = _mm256_sub_epi8(_mm256_sub_epi8(all(126), octaves), whole);
+            b2 = _mm256_or_si256(_mm256_shuffle_epi8(part_[2], fraction),
+                                 _mm256_and_si256(_mm256_slli_epi16(exponent, 7), all(0x80)));
+            b3 = _mm256_and_si256(_mm256_srli_epi16(exponent, 1), all(127));
+            if (SIGNED) {
+                const Bytes zero = _mm256_cmpeq_epi8(k, all(127));
+                b0 = _mm256_andnot_si256(zero, b0), b1 = _mm256_andnot_si256(zero, b1);
+                b2 = _mm256_andnot_si256(zero, b2), b3 = _mm256_andnot_si256(zero, b3);
+                b3 = _mm256_or_si256(b3, _mm256_and_si256(code, all(0x80)));
+            }
+        } else {
+            b2 = _mm256_shuffle_epi8(part_[2], code);
+            b3 = _mm256_shuffle_epi8(part_[3], code);
+        }
+        __m256 floats[4];
+        interleave(b0, b1, b2, b3, floats);
+        for (int j = 0; j < 4; ++j) out[j] = {floats[j]};
+    }
+
+   private:
+    static Bytes load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(p)); }
+    Bytes part_[4];
+};
+
+#else
+
+template <int BITS, bool SIGNED>
+class LevelTable {
+   public:
+    explicit LevelTable(const float* table) : table_(table) {}
+    void operator()(const uint8_t* codes, Floats* out) const {
+        for (int i = 0; i < GROUP; i += LANES) *out++ = gather(table_, widen(codes + i));
+    }
+
+   private:
+    const float* table_;
+};
+
+#endif
+
+// Codes of 4 or 8 bits in a byte each.
+template <int BITS, bool SIGNED>
+class BlockCodes {
+   public:
+    explicit BlockCodes(const float* table) : table_(table) {}
+
+    void load(const void* codes, int64_t count, int64_t begin, int n) {
+        unpack_bytes(static_cast<const uint8_t*>(codes), BITS, count, begin, n, bytes_);
+    }
+    void save(void* codes, int64_t begin, int n) {
+        memset(bytes_ + n, 0, BLOCK - n);
+        pack_bytes(bytes_, BITS, begin, n, static_cast<uint8_t*>(codes));
+    }
+    void levels(int i, Floats* out) const { table_(bytes_ + i, out); }
+    void set(int i, const Ints* codes) { store_codes(codes, 255, bytes_ + i, nullptr); }
+
+   private:
+    LevelTable<BITS, SIGNED> table_;
+    alignas(64) uint8_t bytes_[BLOCK] = {};
+};
+
+// Codes of 16 bits, stored as signed numbers, 2^15 below.
+template <bool SIGNED>
+class BlockCodes<16, SIGNED> {
+   public:
+    explicit BlockCodes(const float* table) : table_(table) {}
+
+    void load(const void* codes, int64_t, int64_t begin, int n) {
         const int16_t* at = static_cast<const int16_t*>(codes) + begin;
-        for (int i = 0; i < n; ++i) k[i] = at[i] + 32768;
-    } else {
-        alignas(64) uint8_t bytes[BLOCK] = {};
-        unpack_bytes(static_cast<const uint8_t*>(codes), bits, count, begin, n, bytes);
-        for (int i = 0; i < n; i += LANES) store(k + i, widen(bytes + i));
+        for (int i = 0; i < n; ++i) codes_[i] = at[i] + 32768;
     }
-}
-
-inline void save_state(void* codes, int bits, int64_t begin, int n, const int32_t* k) {
-    if (bits == 16) {
+    void save(void* codes, int64_t begin, int n) const {
         int16_t* at = static_cast<int16_t*>(codes) + begin;
-        for (int i = 0; i < n; ++i) at[i] = static_cast<int16_t>(k[i] - 32768);
-    } else {
-        alignas(64) uint8_t bytes[BLOCK] = {};
-        for (int i = 0; i < n; i += LANES) narrow(bytes + i, load(k + i));
-        memset(bytes + n, 0, BLOCK - n);
-        pack_bytes(bytes, bits, begin, n, static_cast<uint8_t*>(codes));
+        for (int i = 0; i < n; ++i) at[i] = static_cast<int16_t>(codes_[i] - 32768);
     }
-}
-
-// The largest magnitude; lanes behind n hold 0.
-inline float largest(const float* x, int n) {
-    Floats top = splat(0.0f);
-    for (int i = 0; i < n; i += LANES) top = larger(top, absolute(load(x + i)));
-    alignas(64) float lanes[LANES];
-    store(lanes, top);
-    float result = 0;
-    for (float lane : lanes) result = lane > result ? lane : result;
-    return result;
-}
-
-// Rounds a block of averages, in place of codes and scale. Squares that are not zero stay so.
-template <class Ladder, bool SIGNED>
-float encode_block(const Rungs& rungs, int bits, uint64_t key, int shift, const float* x, int64_t begin, int n,
-                   void* codes) {
-    const float scale = largest(x, n);
-    const Floats zero = splat(0.0f), least = splat(rungs.values[rungs.last - 1]);
-    const Ladder ladder(rungs);
-    const Rounder<Ladder> rounder(ladder, rungs);
-    RandomWords words(key, begin);
-    alignas(64) int32_t k[BLOCK];
-    alignas(64) float shares[BLOCK];
-    for (int i = 0; i < n; i += LANES) {
-        Floats y = zero;
-        if (scale > 0) y = absolute(load(x + i)) / splat(scale);
-        if (!SIGNED) y = where(y > zero, larger(y, least));
-        store(shares + i, y);
-        store(k + i, rounder.guess(y));
+    void levels(int i, Floats* out) const {
+        for (int at = i; at < i + GROUP; at += LANES) *out++ = gather(table_, ::load(codes_ + at));
     }
-    for (int i = 0; i < n; i += LANES) {
-        Ints word = words.draw();
-        Ints code = rounder.round(load(shares + i), load(k + i), uniform16(shift ? shift_right<16>(word) : word));
-        if (SIGNED) code = code + (minus_one(load(x + i) < zero) & splat(1 << (bits - 1)));
-        store(k + i, code);
+    void set(int i, const Ints* codes) {
+        for (int at = i; at < i + GROUP; at += LANES) store(codes_ + at, *codes++);
     }
-    save_state(codes, bits, begin, n, k);
-    return scale;
-}
 
-// The direction of a block; its averages move on.
-template <class Ladder, bool MOMENTUM>
-void few_bit_directions(const Parameter& p, const Scalars& scalars, const float* grad, int64_t begin, int n, float* r) {
-    const Hyper& hyper = *p.hyper;
-    const int bits = hyper.state_bits;
-    const float beta = static_cast<float>(hyper.beta), beta_rest = static_cast<float>(1 - hyper.beta);
-    const float mu = static_cast<float>(hyper.momentum), mu_rest = static_cast<float>(1 - hyper.momentum);
-    const float bound = static_cast<float>(hyper.g_bound);
-    alignas(64) int32_t k[BLOCK] = {};
-    alignas(64) float average_of[BLOCK] = {}, ahead[BLOCK] = {};
+   private:
+    const float* table_;
+    alignas(64) int32_t codes_[BLOCK] = {};
+};
 
-    if (MOMENTUM) {
-        const float scale = p.mean_scale[begin / BLOCK];
-        const Rungs& rungs = hyper.mean_rungs;
-        const Ladder ladder(rungs);
-        load_state(p.mean, bits, p.count, begin, n, k);
-        for (int i = 0; i < n; i += LANES) {
-            Ints code = load(k + i), sign = minus_one(code > splat(rungs.last)) & splat(INT32_MIN);
-            Floats old = flip(ladder[code & splat(rungs.last)] * splat(scale), sign);
-            Floats g = load(grad + i), m = average(old, mu, g, mu_rest);
-            store(average_of + i, m);
-            store(ahead + i, average(m * splat(scalars.momentum_correction), mu, g, mu_rest));
+// An average: `levels` are its numbers in units of the block's scale, `encode` takes their successors.
+template <int BITS, bool SIGNED>
+class Average : public BlockCodes<BITS, SIGNED> {
+   public:
+    Average(const Levels& levels, uint64_t key, int64_t first)
+        : BlockCodes<BITS, SIGNED>(levels.table),
+          words_(key, first / 2),
+          places_(levels.spacing),
+          lowest_(splat(levels.lowest)),
+          last_(splat(levels.last)) {}
+
+    // `units`: of group i of the block.
+    void encode(int i, const Floats* units) {
+        Ints words[WORDS], lifts[WORDS], codes[VECTORS];
+        for (int j = 0; j < WORDS; ++j) lifts[j] = places_.lift(words[j] = words_.draw());
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) {
+            const Floats size = absolute(units[v]);
+            const Ints lift = v < WORDS ? half<0>(lifts[v]) : half<1>(lifts[v - WORDS]);
+            codes[v] = smaller(larger(places_.rungs(places_(size) + lift), splat(0)), last_);
+            if (SIGNED) {
+                const Ints drawn = v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]);
+                const Floats u = to_floats(drawn + splat(1)) * splat(0x1p-16f);
+                const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
+                codes[v] = codes[v] | zero | shift_right<32 - BITS>(sign_bit(units[v]));
+            }
         }
-        memset(average_of + n, 0, (BLOCK - n) * sizeof(float));
-        p.mean_scale[begin / BLOCK] =
-            encode_block<Ladder, true>(rungs, bits, scalars.state_key, 0, average_of, begin, n, p.mean);
+        this->set(i, codes);
     }
 
-    const float before = p.square_scale[begin / BLOCK], largest_now = largest(grad, n);
-    const float unit = before > largest_now ? before : largest_now;
-    if (unit == 0) {  // nothing there, and nothing was
-        for (int i = 0; i < n; i += LANES) store(average_of + i, splat(0.0f)), store(r + i, splat(0.0f));
-    } else {
-        const float ratio = before / unit, decay = ratio * ratio * beta;
-        const Ladder ladder(hyper.square_rungs);
-        load_state(p.square, bits, p.count, begin, n, k);
-        for (int i = 0; i < n; i += LANES) {
-            Floats g = load(grad + i) / splat(unit);
-            Floats v = average(ladder[load(k + i)], decay, g * g, beta_rest);
-            store(average_of + i, v);
-            if (MOMENTUM) g = load(ahead + i) / splat(unit);
-            store(r + i, clamped_ratio(g, v, scalars.correction, bound));
-        }
-        memset(average_of + n, 0, (BLOCK - n) * sizeof(float));
-    }
-    const float top = encode_block<Ladder, false>(hyper.square_rungs, bits, scalars.state_key, MOMENTUM ? 16 : 0, average_of,
-                                          begin, n, p.square);
-    p.square_scale[begin / BLOCK] = unit * __builtin_sqrtf(top);
-}
+   private:
+    RandomWords words_;
+    const Places places_;
+    const Floats lowest_;
+    const Ints last_;
+};
 
 }  // namespace

@@ -20,22 +20,27 @@ struct Planes {
     int32_t bits;
 };
 
-// A table of rungs: values exp(-k * base_precision) for k = 0 .. last, where the last may be 0. `octaves`: a power of
-// two if each 32 rungs are the 32 before divided by 2^octaves and base_precision is at least 0.012, else 0.
-struct Rungs {
-    const float* values;
-    int32_t last;
-    float base_precision;
-    int64_t octaves;
+// The constants of quant/ratios.py for a distance of rungs.
+struct Spacing {
+    float octave, q0, q1, q2, q3, zero;
+    int32_t bow0, bow1, shift;
 };
 
-// What steps need to know of a ladder: quant/ratios.py. `inverse` has 2^bits numbers; with `by_octaves` they are
-// float32 products of exp2(i / 32 - 8), i = 0 .. 255 the upper eight bits of a code of at most 12 bits, and of
+// What steps need to know of a ladder. `inverse` has 2^bits numbers; with `by_octaves` they are float32 products of
+// exp2(i / 32 - 8), i = 0 .. 255 the upper eight bits of a code of at most 12 bits, and of
 // exp2(j / (32 * 2^(bits - 8))), j the others.
 struct Ladder {
     const float* inverse;
-    float octave, q0, q1, q2, zero;
-    int32_t bow0, bow1, shift, last, by_octaves;
+    Spacing spacing;
+    int32_t last, by_octaves;
+};
+
+// Averages in few bits: quant/block_format.py. `table` has a number for each code.
+struct Levels {
+    const float* table;
+    Spacing spacing;
+    float lowest;
+    int32_t last;
 };
 
 // The hyperparameters of a group, as optim/madam.py has them.
@@ -43,7 +48,7 @@ struct Hyper {
     double lr, p_scale, g_bound, beta, momentum, affine, warmup;
     uint64_t seed;
     int32_t sign_crossing, stochastic, bias_correction, maximize, state_bits, padding;
-    Rungs square_rungs, mean_rungs;  // of averages in few bits
+    Levels square, mean;  // of averages in few bits
 };
 
 // One parameter: a LogTensor (planes) or floats (weight), its gradient and its state.

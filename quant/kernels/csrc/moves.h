@@ -2,6 +2,7 @@
 #pragma once
 #include "codes.h"
 #include "inverse.h"
+#include "places.h"
 #include "random.h"
 #include "signs.h"
 
@@ -11,15 +12,6 @@ struct Counts {
     int64_t tried = 0, moved = 0, crossed = 0;
 };
 
-// The random halves of a group: those of its first vectors are the low halves of the lanes of words, the others the high
-// ones.
-constexpr int VECTORS = GROUP / LANES, WORDS = VECTORS / 2;
-
-template <int HALF>
-inline Ints half(Ints words) {
-    return HALF ? shift_right<16>(words) : words & splat(0xFFFF);
-}
-
 // affine_codes, a block at a time. Lanes with r = 0 stay. What the weights share no numbers in is done in loops of its own:
 // a processor looks ahead over several turns of a short loop, and so waits for nothing.
 template <class Inverse, bool CROSSING, bool STOCHASTIC>
@@ -28,11 +20,13 @@ class AffineMove {
     AffineMove(const Parameter& p, const Scalars& s, int64_t begin)
         : inverse_(*p.ladder, p.planes.bits),
           words_(s.key, begin / 2),
-          ladder_(*p.ladder),
+          places_(p.ladder->spacing),
+          zero_(p.ladder->spacing.zero),
+          last_(p.ladder->last),
           relative_(splat(s.relative)),
           absolute_(splat(s.absolute)),
           tried_(splat(0)) {
-        const Ints nearest = half<0>(lift(splat16(1 << 15)));
+        const Ints nearest = half<0>(places_.lift(splat16(1 << 15)));
         for (int i = 0; i < BLOCK; i += LANES) store(lifts_ + i, nearest), store(zeros_ + i, splat(0.0f));
     }
 
@@ -53,11 +47,11 @@ class AffineMove {
    private:
     // What the random bits of a block decide: how much is added to places, and which ratios count as below zero.
     void draw(int n) {
-        const Floats zero = splat(ladder_.zero * 0x1p-16f);
+        const Floats zero = splat(zero_ * 0x1p-16f);
         RandomWords words = words_;
         for (int i = 0; i < n; i += GROUP) {
             for (int j = i; j < i + GROUP / 2; j += LANES) {
-                const Ints word = words.draw(), lifts = lift(word);
+                const Ints word = words.draw(), lifts = places_.lift(word);
                 store(lifts_ + j, half<0>(lifts));
                 store(lifts_ + j + GROUP / 2, half<1>(lifts));
                 store(zeros_ + j, to_floats(shift_left<16>(word)) * zero);
@@ -88,11 +82,10 @@ class AffineMove {
         for (int v = 0; v < VECTORS; ++v) {
             Ints old = widen(low + v * LANES);
             if (high) old = old | shift_left<8>(widen(high + v * LANES));
-            const Ints place = places(load(ratios_ + at + v * LANES)) + load(lifts_ + at + v * LANES);
-            k[v] = old + shift_right_signed(place, ladder_.shift);
+            k[v] = old + places_.rungs(places_(load(ratios_ + at + v * LANES)) + load(lifts_ + at + v * LANES));
         }
         alignas(32) uint8_t new_low[GROUP], new_high[GROUP];
-        store_codes(k, ladder_.last, new_low, high ? new_high : nullptr);
+        store_codes(k, last_, new_low, high ? new_high : nullptr);
         const uint32_t crosses = crosses_[at / GROUP];
         uint32_t stays = equal_bytes(low, new_low) & ~crosses, sides;
         memcpy(low, new_low, GROUP);
@@ -107,24 +100,11 @@ class AffineMove {
         counts_.crossed += __builtin_popcount(crosses);
     }
 
-    // places_between, before the lift.
-    Ints places(Floats ratio) const {
-        const Ints bits = bits_of(ratio);
-        const Floats octaves = to_floats(bits - splat(0x3F800000)), m = to_floats(bits & splat(0x007FFFFF));
-        const Floats q = (m * splat(ladder_.q2) + splat(ladder_.q1)) * m + splat(ladder_.q0);
-        return to_nearest(octaves * splat(ladder_.octave) + m * (splat(0x1p23f) - m) * q);
-    }
-
-    // _lift of quant/ratios.py, shifted to the fraction of places, for both halves of each lane.
-    Ints lift(Ints words) const {
-        const Ints bend = subtract16(splat16(ladder_.bow0), high_product16(words, splat16(ladder_.bow1)));
-        const Ints arc = high_product16(words, words ^ splat(-1));
-        return shift_right16(add16(words, high_product16(arc, bend)), 16 - ladder_.shift);
-    }
-
     Inverse inverse_;
     RandomWords words_;
-    const Ladder ladder_;
+    const Places places_;
+    const float zero_;
+    const int last_;
     const Floats relative_, absolute_;
     alignas(64) float ratios_[BLOCK], zeros_[BLOCK];
     alignas(64) int32_t lifts_[BLOCK];

@@ -79,24 +79,6 @@ inline Floats gather(const float* t, Ints index) {
     return {_mm256_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]])};
 }
 
-// A table of 32 in registers.
-struct Table32 {
-    __m256 part[4];
-
-    explicit Table32(const float* t) {
-        for (int i = 0; i < 4; ++i) part[i] = _mm256_loadu_ps(t + 8 * i);
-    }
-    Floats operator[](Ints index) const {  // of its low five bits
-        __m256 bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28));
-        __m256 bit4 = _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 27));
-        __m256 low = _mm256_blendv_ps(_mm256_permutevar8x32_ps(part[0], index.v),
-                                      _mm256_permutevar8x32_ps(part[1], index.v), bit3);
-        __m256 high = _mm256_blendv_ps(_mm256_permutevar8x32_ps(part[2], index.v),
-                                       _mm256_permutevar8x32_ps(part[3], index.v), bit3);
-        return {_mm256_blendv_ps(low, high, bit4)};
-    }
-};
-
 inline Mask operator<(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 inline Mask operator<=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }

@@ -73,16 +73,6 @@ inline Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Ints to_nearest(Floats a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline Floats gather(const float* table, Ints index) { return {_mm512_i32gather_ps(index.v, table, 4)}; }
 
-// A table of 32 in registers.
-struct Table32 {
-    __m512 part[2];
-
-    explicit Table32(const float* t) : part{_mm512_loadu_ps(t), _mm512_loadu_ps(t + 16)} {}
-    Floats operator[](Ints index) const {  // of its low five bits
-        return {_mm512_permutex2var_ps(part[0], index.v, part[1])};
-    }
-};
-
 inline Mask operator<(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 inline Mask operator<=(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }

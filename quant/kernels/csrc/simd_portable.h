@@ -106,14 +106,6 @@ inline Floats gather(const float* table, Ints index) {
     return {RawFloats{table[index.v[0]], table[index.v[1]], table[index.v[2]], table[index.v[3]]}};
 }
 
-// A table of 32.
-struct Table32 {
-    const float* table;
-
-    explicit Table32(const float* t) : table(t) {}
-    Floats operator[](Ints index) const { return gather(table, {index.v & 31}); }  // of its low five bits
-};
-
 inline Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
 inline Mask operator<=(Floats a, Floats b) { return {a.v <= b.v}; }
 inline Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }

@@ -1,7 +1,6 @@
 // Madam's step of a piece of one parameter, a block after the other: what optim/madam.py does in plain torch.
 #pragma once
-#include "averages.h"
-#include "few_bits.h"
+#include "directions.h"
 #include "moves.h"
 
 namespace {
@@ -56,36 +55,6 @@ inline const float* gradient(const Parameter& p, int64_t begin, int n, float* ro
     return room;
 }
 
-inline void block_directions(const Parameter& p, const Scalars& scalars, int64_t begin, int n, float* r) {
-    alignas(64) float grad_room[BLOCK], square_room[BLOCK], mean_room[BLOCK];
-    const float* grad = gradient(p, begin, n, grad_room);
-    if (p.hyper->state_bits != 32) {
-        if (p.hyper->square_rungs.octaves && (!p.mean || p.hyper->mean_rungs.octaves)) {
-            return p.mean ? few_bit_directions<OctaveLadder<true>, true>(p, scalars, grad, begin, n, r)
-                          : few_bit_directions<OctaveLadder<true>, false>(p, scalars, grad, begin, n, r);
-        }
-        return p.mean ? few_bit_directions<GatheredLadder, true>(p, scalars, grad, begin, n, r)
-                      : few_bit_directions<GatheredLadder, false>(p, scalars, grad, begin, n, r);
-    }
-    float* square = static_cast<float*>(p.square) + begin;
-    float* mean = p.mean ? static_cast<float*>(p.mean) + begin : nullptr;
-    if (n == BLOCK) {
-        return mean ? directions<true>(*p.hyper, scalars, grad, square, mean, r, n)
-                    : directions<false>(*p.hyper, scalars, grad, square, mean, r, n);
-    }
-    memset(square_room, 0, sizeof square_room);
-    memset(mean_room, 0, sizeof mean_room);
-    memcpy(square_room, square, n * sizeof(float));
-    if (mean) {
-        memcpy(mean_room, mean, n * sizeof(float));
-        directions<true>(*p.hyper, scalars, grad, square_room, mean_room, r, n);
-        memcpy(mean, mean_room, n * sizeof(float));
-    } else {
-        directions<false>(*p.hyper, scalars, grad, square_room, mean_room, r, n);
-    }
-    memcpy(square, square_room, n * sizeof(float));
-}
-
 inline void move_floats(const Parameter& p, const Scalars& scalars, const float* r, int64_t begin, int n) {
     alignas(64) float room[BLOCK];
     const bool direct = n == BLOCK && p.weight_dtype == FLOAT32;
@@ -103,8 +72,9 @@ inline void move_floats(const Parameter& p, const Scalars& scalars, const float*
 }
 
 template <class Move>
-void move_codes(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* total) {
-    alignas(64) float r[BLOCK];
+void move_codes(const Parameter& p, const Scalars& scalars, Directions& directions, int64_t begin, int64_t end,
+                int64_t* total) {
+    alignas(64) float r[BLOCK], room[BLOCK];
     alignas(64) uint8_t signs[BLOCK / 8] = {};
     CodeBytes codes;
     Move move(p, scalars, begin);
@@ -116,7 +86,7 @@ void move_codes(const Parameter& p, const Scalars& scalars, int64_t begin, int64
         if (!in_place) codes.load_low(p.planes, p.count, at, n);
         if (wide) codes.load_high(p.planes, p.count, at, n);
         memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
-        block_directions(p, scalars, at, n, r);
+        directions(gradient(p, at, n, room), at, n, r);
         memset(r + n, 0, (BLOCK - n) * sizeof(float));
         move(r, n, low, wide ? codes.high : nullptr, signs);
         if (n < BLOCK) codes.clear_behind(n), signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
@@ -130,7 +100,7 @@ void move_codes(const Parameter& p, const Scalars& scalars, int64_t begin, int64
     total[2] += counts.crossed;
 }
 
-using MoveCodes = void (*)(const Parameter&, const Scalars&, int64_t, int64_t, int64_t*);
+using MoveCodes = void (*)(const Parameter&, const Scalars&, Directions&, int64_t, int64_t, int64_t*);
 
 template <bool CROSSING, bool STOCHASTIC>
 MoveCodes move_of(const Parameter& p) {
@@ -145,14 +115,30 @@ inline MoveCodes move_of(const Parameter& p) {
     return p.hyper->stochastic ? move_of<false, true>(p) : move_of<false, false>(p);
 }
 
-void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
-    if (!p.weight) return move_of(p)(p, scalars, begin, end, counts);
-    alignas(64) float r[BLOCK];
+template <class Kind>
+void step_with(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
+    Kind directions(p, scalars, begin);
+    if (!p.weight) return move_of(p)(p, scalars, directions, begin, end, counts);
+    alignas(64) float r[BLOCK], room[BLOCK];
     for (int64_t at = begin; at < end; at += BLOCK) {
         const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
-        block_directions(p, scalars, at, n, r);
+        directions(gradient(p, at, n, room), at, n, r);
         move_floats(p, scalars, r, at, n);
     }
+}
+
+template <bool MOMENTUM>
+void step_of(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
+    switch (p.hyper->state_bits) {
+        case 4: return step_with<FewBitDirections<4, MOMENTUM>>(p, scalars, begin, end, counts);
+        case 8: return step_with<FewBitDirections<8, MOMENTUM>>(p, scalars, begin, end, counts);
+        case 16: return step_with<FewBitDirections<16, MOMENTUM>>(p, scalars, begin, end, counts);
+        default: return step_with<FullDirections<MOMENTUM>>(p, scalars, begin, end, counts);
+    }
+}
+
+void step(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
+    return p.mean ? step_of<true>(p, scalars, begin, end, counts) : step_of<false>(p, scalars, begin, end, counts);
 }
 
 // Whether every |x| < limit: false for NaN. The bits of positive floats are in the order of the floats.
