@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .log_tensor import LogTensor, implements
+from .log_tensor import LogTensor, implements, in_transform
 from .product import few_columns, few_rows, stored
-from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, in_transform, recomputed
+from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, recomputed
 
 __all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
 
@@ -52,14 +52,10 @@ class _Linear(Function):
     """y = x W^T + b."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None) -> Tensor:
-        return F.linear(dense(x), formed(weight, form), None if bias is None else dense(bias))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, bias, ctx.form = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None) -> Tensor:
+        ctx.form, ctx.has_bias = form, bias is not None
         ctx.save_for_backward(x, weight)
-        ctx.bias_dtype = None if bias is None else bias.dtype
+        return F.linear(dense(x), formed(weight, form), None if bias is None else dense(bias))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -71,7 +67,7 @@ class _Linear(Function):
         if ctx.needs_input_grad[1]:
             # (g^H x)* rather than g^T x*: matrix products take a conjugate transpose without a copy, a conjugate not
             grad_weight = collapsed((rows.mH @ _rows_of(dense(x))).conj(), weight, ctx.form)
-        if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
+        if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias, None
 
@@ -85,14 +81,11 @@ class _Convolution(Function):
     """Every convolution of torch.nn.functional, transposed or not, through one aten operation and its backward."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None, *geometry: Any) -> Tensor:
-        return aten.convolution(dense(x), formed(weight, form), None if bias is None else dense(bias), *geometry)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, bias, ctx.form, *ctx.geometry = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None, *geometry: Any) -> Tensor:
+        ctx.form, ctx.geometry = form, geometry
         ctx.save_for_backward(x, weight)
         ctx.bias_shape = None if bias is None else list(bias.shape)
+        return aten.convolution(dense(x), formed(weight, form), None if bias is None else dense(bias), *geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -115,15 +108,11 @@ class _Embedding(Function):
     """Rows of the weight; only those looked up are decoded."""
 
     @staticmethod
-    def forward(index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
+    def forward(ctx: Any, index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
+        ctx.padding_idx, ctx.scale_grad_by_freq, ctx.num_embeddings = padding_idx, scale_grad_by_freq, weight.shape[0]
+        ctx.save_for_backward(index)
         rows = _rows(weight, index)
         return aten._unsafe_view(rows, rows.shape)  # no view of anything a caller can see: FSDP2 warns of views
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        index, weight, ctx.padding_idx, ctx.scale_grad_by_freq = inputs
-        ctx.save_for_backward(index)
-        ctx.num_embeddings = weight.shape[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -138,13 +127,10 @@ class _MatMul(Function):
     """Batched matrix product with broadcasting; both sides at least two-dimensional. `form` is that of b."""
 
     @staticmethod
-    def forward(a: Tensor, b: Tensor, form: Form | None) -> Tensor:
-        return torch.matmul(dense(a), formed(b, form))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        a, b, ctx.form = inputs
+    def forward(ctx: Any, a: Tensor, b: Tensor, form: Form | None) -> Tensor:
+        ctx.form = form
         ctx.save_for_backward(a, b)
+        return torch.matmul(dense(a), formed(b, form))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -172,11 +158,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, form: Form
     tensor([3.])
     """
     input, weight, bias = _autocast(input, weight, bias)
+    if form is None and (product := few_rows(input, weight, bias)) is not None:
+        return product
     weight, form = in_form(weight, form)
     if not input.is_complex() and not any(isinstance(t, LogTensor) for t in (input, weight, bias)):
         return F.linear(input, weight, bias)
-    if form is None and (product := few_rows(input, weight, bias)) is not None:
-        return product
     if in_transform() or (form is None and weight.dim() != 2):
         return F.linear(dense(input), formed(weight, form), None if bias is None else dense(bias))
     return _Linear.apply(input, weight, bias, form)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -87,7 +88,10 @@ def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
     def stand_in(x: Any) -> Any:
         return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
 
-    result = func(*tree_map(stand_in, args), **tree_map(stand_in, kwargs))
+    def stand_ins(x: Any) -> Any:  # walking a tree takes a while, and few arguments are trees
+        return tree_map(stand_in, x) if isinstance(x, (tuple, list, dict)) else stand_in(x)
+
+    result = func(*map(stand_ins, args), **{name: stand_ins(x) for name, x in kwargs.items()})
     written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
     for x in written:
         _write(x, dense[id(x)])
@@ -97,9 +101,13 @@ def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     """The arguments that the operation's schema says it changes."""
+    return [args[i] if i < len(args) else kwargs.get(name) for name, i in _changed(func).items()]
+
+
+@cache
+def _changed(func: Any) -> dict[str, int]:
     specs = func._schema.arguments
-    changed = {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
-    return [args[i] if i < len(args) else kwargs.get(name) for name, i in changed.items()]
+    return {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
 
 
 @implements_op(

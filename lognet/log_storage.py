@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.kernels import native
-from .quant.log_format import LogFormat
+from .quant.log_format import PIECE, LogFormat, in_pieces
 from .quant.random_bits import coins, mix64
 
 
@@ -55,6 +55,16 @@ class LogStorage:
         """Pack flat integer rungs and bool signs."""
         low, high = pack_codes(exponent, format.bits)
         return cls(format, exponent.numel(), low, high, pack(negative, 1), scale)
+
+    @classmethod
+    def from_values(cls, format: LogFormat, values: Tensor, scale: Tensor, rounding: str, key: int) -> LogStorage:
+        """Encode flat finite floats; zeros draw their sign, and stochastic rounding its bits, from the stream `key`."""
+        pieces = []
+        for i, part in enumerate(in_pieces(values)):
+            exponent = format.encode(part.abs(), scale, rounding, key, i * PIECE)
+            pieces.append((*pack_codes(exponent, format.bits), pack(signs_of(part, key, i * PIECE), 1)))
+        low, high, sign = ([plane for plane in planes if plane is not None] for planes in zip(*pieces, strict=True))
+        return cls(format, values.numel(), torch.cat(low), torch.cat(high) if high else None, torch.cat(sign), scale)
 
     @classmethod
     def from_planes(cls, format: LogFormat, count: int, planes: dict[str, Tensor], group: int) -> LogStorage:
@@ -274,19 +284,19 @@ def describe(format: LogFormat) -> str:
 
 def check_finite(x: Tensor, what: str) -> None:
     """Raise ValueError naming `what` if x holds NaN or infinity."""
-    bad = x.numel() - int(torch.isfinite(x).sum())
+    bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
     if bad:
         raise ValueError(
             f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
         )
 
 
-def signs_of(values: Tensor, key: int = 0) -> Tensor:
-    """True where negative; zeros, which the ladder does not have, draw their sign from the stream `key`."""
+def signs_of(values: Tensor, key: int = 0, start: int = 0) -> Tensor:
+    """True where negative; zeros, which the ladder does not have, draw their sign from the stream `key` from `start` on."""
     zero = values == 0
     negative = values < 0
     if bool(zero.any()):
-        coin = coins(values.numel(), mix64(key, 1), values.device).view(values.shape)
+        coin = coins(values.numel(), mix64(key, 1), values.device, start).view(values.shape)
         negative = torch.where(zero, coin, negative)
     return negative
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .log_storage import LogStorage, check_finite, signs_of
+from .log_storage import LogStorage, check_finite
 from .quant.bitpack import pack
-from .quant.log_format import LogFormat, check_positive, check_rounding
+from .quant.log_format import LogFormat, check_positive, check_rounding, largest_magnitude
 from .quant.random_bits import key_from_generator
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # torch functions with an implementation of their own (see autograd.py)
@@ -128,8 +129,7 @@ class LogTensor(Tensor):
         check_finite(values, "x")
         top = _scale_tensor(ladder, _largest(values) if scale is None else scale, values.device)
         key = 0 if generator is None and rounding == "nearest" else key_from_generator(generator)
-        exponent = ladder.encode(values.abs(), top, rounding, key)
-        storage = LogStorage.from_codes(ladder, exponent, signs_of(values, key), top)
+        storage = LogStorage.from_values(ladder, values, top, rounding, key)
         return LogTensor(storage, x.shape, dtype=x.dtype)
 
     @staticmethod
@@ -167,7 +167,10 @@ class LogTensor(Tensor):
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense tensor of decoded values, in `dtype` (default: the reported dtype). Differentiable."""
-        return _Dequantize.apply(self, self.dtype if dtype is None else dtype)
+        with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape would call
+            if torch.compiler.is_compiling() or in_transform() or (torch.is_grad_enabled() and self.requires_grad):
+                return _Dequantize.apply(self, self.dtype if dtype is None else dtype)
+            return decode(self, dtype)
 
     @property
     def format(self) -> LogFormat:
@@ -310,6 +313,15 @@ class LogTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
+
+
+def in_transform() -> bool:
+    """Whether a transform of torch.func (vmap, jvp, ...) or forward-mode differentiation is at work.
+
+    These know the rules of torch's own operations, not of custom functions: they get the plain computation on decoded
+    weights, with the graph that torch gives it.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 class _Dequantize(torch.autograd.Function):
@@ -460,7 +472,7 @@ def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
 def _largest(values: Tensor) -> float:
     if values.numel() == 0:
         return 1.0
-    largest = float(values.abs().max())
+    largest = largest_magnitude(values)
     if largest == 0:
         raise ValueError(
             "x is all zeros, from which no scale can be taken; give scale= (the magnitude of the top rung)"

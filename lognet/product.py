@@ -17,10 +17,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .log_tensor import LogTensor, decode
+from .log_storage import LogStorage
+from .log_tensor import LogTensor, decode, in_transform
 from .quant.kernels import native
 from .quant.log_format import LogFormat, default_base_precision
-from .recompute import in_transform
 
 FEW_ROWS = 16
 """The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""
@@ -35,36 +35,47 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
         weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
         bias: (out_features,), a LogTensor or plain.
     """
-    if not (isinstance(weight, LogTensor) and type(x) is Tensor and weight.is_whole):
+    if not (isinstance(weight, LogTensor) and type(x) is Tensor and weight._whole):
         return None
     with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
         return _few_rows(x, weight, bias)
 
 
 def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:
-    if weight.dim() != 2 or x.dim() == 0:
-        return None
-    storage, (features, columns), dtype = weight._storage, weight.shape, x.dtype
+    shape, leading, storage, dtype = weight.shape, x.shape[:-1], weight._storage, x.dtype
     if not (
-        x.numel() <= FEW_ROWS * columns
-        and x.shape[-1] == columns
+        len(shape) == 2
+        and x.shape[-1:] == shape[1:]
+        and (batch := leading.numel()) <= FEW_ROWS
         and dtype == weight.dtype
         and dtype in _DTYPES
-        and x.device.type == "cpu"
         and storage.keep is None
+        and x.is_cpu
         and not _differentiated(x, weight, bias)
         and native.serves(storage.low)  # the planes are all of a kind
     ):
         return None
-    shape = x.shape[:-1]
     rows = x if dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
-    planes, (rungs, octaves) = (storage.low, storage.high, storage.sign), _ladder(storage.format)
-    y = native.product(
-        *planes, storage.format.bits, rungs, storage.scale, octaves, (features, columns), rows, shape.numel()
-    )
-    if bias is not None:
+    added = None if bias is None else _added(bias, shape[:1])
+    y = native.product(*_codes(storage), _ladder(storage.format)[1], shape, rows, batch, added)
+    if bias is not None and added is None:
         y += decode(bias) if isinstance(bias, LogTensor) else bias
-    return (y if dtype == torch.float32 else y.to(dtype)).view(*shape, features)
+    return (y if dtype == torch.float32 else y.to(dtype)).view(*leading, shape[0])
+
+
+def _added(bias: Tensor, shape: tuple[int, ...]) -> Tensor | native.Codes | None:
+    """The bias as the kernel adds it, from floats or from codes; None where it is to be added afterwards."""
+    if bias.dtype != torch.float32 or bias.shape != shape:
+        return None
+    if not isinstance(bias, LogTensor):
+        return bias if native.plain(bias) else None
+    storage = bias._storage
+    return _codes(storage) if bias._whole and storage.keep is None and native.plain(storage.low) else None
+
+
+def _codes(storage: LogStorage) -> native.Codes:
+    format = storage.format
+    return storage.low, storage.high, storage.sign, format.bits, _ladder(format)[0], storage.scale
 
 
 @lru_cache(maxsize=64)

@@ -12,23 +12,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
-from .log_tensor import LogTensor
+from .log_tensor import LogTensor, in_transform
 
 
 def dense(x: Tensor) -> Tensor:
     """`x.dequantize()` for a LogTensor, `x` itself otherwise. Differentiable."""
     return x.dequantize() if isinstance(x, LogTensor) else x
-
-
-def in_transform() -> bool:
-    """Whether a transform of torch.func (vmap, jvp, ...) or forward-mode differentiation is at work.
-
-    These know the rules of torch's own operations, not of custom functions: they get the plain computation on decoded
-    weights, with the graph that torch gives it.
-    """
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..log_tensor import LogTensor
 from ..quant.kernels import steps
-from ..quant.log_format import P_SCALE, typical_magnitude
+from ..quant.log_format import P_SCALE, in_pieces, typical_magnitude
 from ..quant.random_bits import halves, mix64
 from ..quant.ratios import rung_behind
 from . import launch
@@ -515,9 +515,13 @@ def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     """`typical_magnitude`, also of LogTensors that were zeros, all on the lowest rung now: they show it by their scale."""
-    if isinstance(p, LogTensor) and p.numel() and bool((p.exponent == p.format.last_rung).all()):
+    if isinstance(p, LogTensor) and p.numel() and all(_is_lowest(piece) for piece in in_pieces(p)):
         return float(p.scale) / p_scale
     return typical_magnitude(p)
+
+
+def _is_lowest(w: Tensor) -> bool:
+    return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())
 
 
 def _are_sound(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]]) -> list[bool]:

@@ -61,12 +61,30 @@ def typical_magnitude(x: Tensor) -> float:
     >>> typical_magnitude(torch.tensor([3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
     (3.0, True)
     """
-    largest = float(x.detach().abs().max()) if x.numel() else 0.0
+    largest = largest_magnitude(x)
     if largest < 2.0**-100:
         return ZERO_SIGMA
-    return largest * float((x.detach().double() / largest).square().mean().sqrt())  # no overflow in the squares
+    # no overflow in the squares
+    squares = math.fsum(float((part.double() / largest).square().sum()) for part in in_pieces(x))
+    return largest * math.sqrt(squares / x.numel())
 
 
+def largest_magnitude(x: Tensor) -> float:
+    """max |x|; 0 where there is nothing."""
+    found = torch.stack([part.abs().max() for part in in_pieces(x)]) if x.numel() else torch.zeros(1)
+    return float(found.max())
+
+
+def in_pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """The numbers of x, flat and detached, `PIECE` at a time: what is computed of each takes many times its own room.
+
+    >>> [len(part) for part in in_pieces(torch.zeros(PIECE + 1))] == [PIECE, 1]
+    True
+    """
+    return x.detach().reshape(-1).split(PIECE)
+
+
+PIECE = 2**20  # a multiple of eight, where packed planes have byte boundaries
 ZERO_SIGMA = 0.1
 P_SCALE = 12.0
 """The default top of a ladder in units of sigma: octaves are cheap in log space, and trained weights have long tails."""
@@ -80,7 +98,7 @@ def parameter_scale(x: Tensor, p_scale: float = P_SCALE) -> float:
     >>> parameter_scale(torch.tensor([1.0, -1.0]), 3.0), parameter_scale(torch.tensor([1.0] * 99 + [7.0]), 0.5)
     (3.0, 7.0)
     """
-    return max(p_scale * typical_magnitude(x), float(x.detach().abs().max()) if x.numel() else 0.0)
+    return max(p_scale * typical_magnitude(x), largest_magnitude(x))
 
 
 @dataclass(frozen=True)
@@ -160,7 +178,9 @@ class LogFormat:
         whole = rungs.round()
         return torch.where((rungs - whole).abs() * self.base_precision < _FLOAT32.eps, whole, rungs)
 
-    def encode(self, magnitude: Tensor, scale: Tensor, rounding: str = "nearest", key: int = 0) -> Tensor:
+    def encode(
+        self, magnitude: Tensor, scale: Tensor, rounding: str = "nearest", key: int = 0, start: int = 0
+    ) -> Tensor:
         """Round magnitudes to rungs, in log space.
 
         Args:
@@ -168,7 +188,7 @@ class LogFormat:
             scale: sigma*, broadcast against `magnitude`.
             rounding: "nearest" (a tie in log space goes to the smaller magnitude) or "stochastic",
                 floor(k + u) with u uniform, whose expectation is the unrounded position.
-            key: names the stream of random bits of stochastic rounding.
+            key, start: name the stream of random bits of stochastic rounding, and where in it to begin.
 
         Returns:
             int32 rungs k of the same shape.
@@ -181,7 +201,7 @@ class LogFormat:
         if check_rounding(rounding) == "nearest":
             return (rungs + 0.5).floor_().to(torch.int32)
         floor = rungs.floor()
-        u = uniform(rungs.numel(), key, torch.float64, rungs.device).view(rungs.shape)
+        u = uniform(rungs.numel(), key, torch.float64, rungs.device, start).view(rungs.shape)
         return (floor + (u < rungs - floor)).to(torch.int32)
 
     def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:

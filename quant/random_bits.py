@@ -42,13 +42,13 @@ def key_tensor(key: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.tensor([(key & _MASK32) | 1, key >> 32 & _MASK32], dtype=torch.int64, device=device)
 
 
-def random_words(count: int, key: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """`count` uniform 32-bit words for the elements 0 .. count - 1 of the stream named by the 64-bit `key`.
+def random_words(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
+    """`count` uniform 32-bit words of the stream named by the 64-bit `key`, from its element `start` on.
 
     Returns an int64 tensor of shape (count,) with values in [0, 2^32): int64 because torch has no unsigned
     32-bit arithmetic, and the masked products below are exact in it.
     """
-    return _words(torch.arange(count, dtype=torch.int64, device=device), key)
+    return _words(torch.arange(start, start + count, dtype=torch.int64, device=device), key)
 
 
 def _words(index: Tensor, key: int | Tensor) -> Tensor:
@@ -99,17 +99,21 @@ def content_key(x: Tensor, seed: int) -> Tensor:
     return torch.stack([first | 1, second])
 
 
-def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """`count` fair coins of the stream `key`, as a flat bool tensor: the top bits of its `random_words`.
+def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
+    """`count` fair coins of the stream `key`, as a flat bool tensor: the top bits of its `random_words` from `start` on.
 
     >>> coins(8, key=7).tolist()
     [False, False, True, True, False, True, False, True]
     """
-    return random_words(count, key, device) >= 2**31
+    return random_words(count, key, device, start) >= 2**31
 
 
 def uniform(
-    count: int, key: int | Tensor, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    count: int,
+    key: int | Tensor,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    start: int = 0,
 ) -> Tensor:
     """`count` numbers uniform on (0, 1], multiples of 2^-24, exact in float32 and float64.
 
@@ -118,7 +122,7 @@ def uniform(
     >>> bool(((u := uniform(1000, key=7)) > 0).all() and (u <= 1).all())
     True
     """
-    return ((random_words(count, key, device) >> 8) + 1).to(dtype).mul_(2.0**-24)
+    return ((random_words(count, key, device, start) >> 8) + 1).to(dtype).mul_(2.0**-24)
 
 
 def key_from_generator(generator: torch.Generator | None) -> int:

@@ -11,6 +11,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lognet
 from lognet import LogTensor
+from lognet.log_storage import signs_of
+from lognet.quant.log_format import PIECE, largest_magnitude, typical_magnitude
+from lognet.quant.random_bits import key_from_generator
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -483,3 +486,24 @@ def test_a_graph_from_before_a_change_of_the_mask_is_noticed(mask):
     w.set_mask_(mask)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize(("bits", "dtype"), [(5, torch.float32), (8, torch.bfloat16), (12, torch.float64)])
+def test_encoding_in_pieces_is_encoding_at_once(bits, dtype, rounding):
+    """Rungs, signs of zeros and random bits, on both sides of the seam."""
+    x = 0.1 * torch.randn(PIECE + 13, dtype=dtype)
+    x[::3] = 0
+    w = LogTensor.from_float(x, bits, scale=0.3, rounding=rounding, generator=torch.Generator().manual_seed(5))
+    key = key_from_generator(torch.Generator().manual_seed(5))
+    assert torch.equal(w.exponent, w.format.encode(x.abs(), w.scale, rounding, key))
+    assert torch.equal(w.signs < 0, signs_of(x, key))
+
+
+def test_sizes_are_found_in_pieces():
+    x = torch.cat([torch.ones(PIECE), torch.tensor([-7.0, 3.0])])
+    assert largest_magnitude(x) == largest_magnitude(LogTensor.from_float(x)) == 7
+    assert math.isclose(typical_magnitude(x), math.sqrt((PIECE + 58) / (PIECE + 2)), rel_tol=1e-12)
+    assert math.isnan(largest_magnitude(torch.cat([x, torch.tensor([math.nan])])))
+    with pytest.raises(ValueError, match="1 of 1048579 are NaN"):
+        LogTensor.from_float(torch.cat([x, torch.tensor([math.nan])]))

@@ -61,6 +61,27 @@ def test_every_way_to_ask_for_a_product(calls, dtype, bits):
 
 
 @native_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_bias(calls, dtype):
+    w, x = weight_of((6, 40), dtype=dtype), torch.randn(3, 40, dtype=dtype)
+    b = LogTensor.from_float(torch.randn(6, dtype=dtype), 12)
+    biases = {
+        "floats": b.dequantize(),
+        "codes": b,
+        "a parameter": nn.Parameter(b, requires_grad=False),
+        "pruned codes": LogTensor.from_float(b.dequantize(), 5).set_mask_(torch.arange(6) != 2),
+        "a part of codes": LogTensor.from_float(torch.randn(9, dtype=dtype))[3:],
+        "strided floats": torch.randn(12, dtype=dtype)[::2],
+        "one for all": torch.randn(1, dtype=dtype),
+    }
+    product = F.linear(x.float(), w.to(torch.float32))
+    for name, bias in biases.items():
+        values = bias.dequantize() if isinstance(bias, LogTensor) else bias
+        assert torch.equal(F.linear(x, w, bias), (product + values).to(dtype)), name
+    assert len(calls) == 1 + len(biases)
+
+
+@native_only
 def test_a_model_in_inference(calls):
     model = lognet.wrap(nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 5)))
     x = torch.randn(2, 24)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from .. import autograd
 from ..autograd import Form, dense
-from ..recompute import autocast_dtype, in_transform
+from ..log_tensor import in_transform
+from ..recompute import autocast_dtype
 from .algebra import Algebra
 from .forms import Columns, WeightForm, columns_of
 

@@ -121,7 +121,7 @@ def _parallel_regions() -> ctypes.c_void_p | None:
 
 def plain(tensor: Tensor) -> bool:
     """Whether this is a contiguous CPU tensor with memory of its own."""
-    return type(tensor) in _PLAIN and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return type(tensor) in _PLAIN and tensor.is_cpu and tensor.is_contiguous()
 
 
 def serves(*tensors: Tensor | None) -> bool:

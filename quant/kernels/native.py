@@ -10,15 +10,34 @@ from torch import Tensor
 
 from .library import library, plain, serves
 
-__all__ = ["decode", "plain", "product", "serves", "unpack", "unpack_codes"]
+__all__ = ["Codes", "decode", "plain", "product", "serves", "unpack", "unpack_codes"]
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
     "lognet_decode": [_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _LONG, _LONG, _LONG, _POINTER, _INT],
-    "lognet_product": [*[_POINTER] * 3, _INT, _POINTER, _FLOAT, _INT, _LONG, _LONG, _POINTER, _LONG, _POINTER, _INT],
+    "lognet_product": [
+        *[_POINTER] * 3,
+        _INT,
+        _POINTER,
+        _FLOAT,
+        _INT,
+        _LONG,
+        _LONG,
+        _POINTER,
+        _LONG,
+        *[_POINTER] * 4,
+        _INT,
+        _POINTER,
+        _FLOAT,
+        _POINTER,
+        _INT,
+    ],
     "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
     "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
 }
+Codes = tuple[Tensor, Tensor | None, Tensor, int, Tensor, Tensor]
+"""low, high, sign, bits, rungs and scale, as `decode` takes them."""
+_NO_BIAS = (None, None, None, None, 0, None, 0.0)
 
 
 @cache
@@ -93,6 +112,7 @@ def product(
     shape: tuple[int, int],
     x: Tensor,
     batch: int,
+    bias: Tensor | Codes | None = None,
 ) -> Tensor:
     """x times the transpose of the weight that the planes hold, float32 (batch, rows): no weight is written down.
 
@@ -104,11 +124,19 @@ def product(
         octaves: whether the ladder has 2^(bits - 3) rungs to the octave, for which there is a short cut.
         shape: (rows, columns) of the weight.
         x: float32, contiguous, of `batch` times `columns` numbers in any shape.
+        bias: what to add to every row of the result, (rows,): float32 and contiguous, or codes to decode.
     """
     rows, columns = shape
+    added: tuple[int | float | None, ...] = _NO_BIAS
+    if isinstance(bias, Tensor):
+        added = (bias.data_ptr(), *_NO_BIAS[1:])
+    elif bias is not None:
+        b_low, b_high, b_sign, b_bits, b_rungs, b_scale = bias
+        planes = (b_low.data_ptr(), pointer(b_high), b_sign.data_ptr())
+        added = (None, *planes, b_bits, b_rungs.data_ptr(), b_scale.item())
     out = torch.empty(batch, rows, dtype=torch.float32)
     function("lognet_product")(
         low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves, rows, columns,
-        x.data_ptr(), batch, out.data_ptr(), torch.get_num_threads(),
+        x.data_ptr(), batch, *added, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out

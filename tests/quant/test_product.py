@@ -54,10 +54,12 @@ class Weight:
         magnitude = self.scale.double() * (k.double() * -self.format.base_precision).exp()
         self.values = torch.where(negative, -magnitude, magnitude)
 
-    def product(self, x, octaves=True):
+    def codes(self):
         rungs = self.format.unit_rungs(torch.float32, self.low)
-        planes = (self.low, self.high, self.sign, self.format.bits)
-        return native.product(*planes, rungs, self.scale, octaves, self.shape, x.contiguous(), len(x))
+        return self.low, self.high, self.sign, self.format.bits, rungs, self.scale
+
+    def product(self, x, octaves=True, bias=None):
+        return native.product(*self.codes(), octaves, self.shape, x.contiguous(), len(x), bias)
 
 
 def close(y, weight, x):
@@ -89,6 +91,21 @@ def test_other_ladders(level, bits, base_precision):
     weight, x = Weight(bits, (9, 64), base_precision), vectors(3, 64)
     with use(level):
         assert close(weight.product(x, octaves=False), weight, x)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("bits", [3, 8, 11, 12])
+def test_a_bias_is_added_to_the_sums(level, bits):
+    """To the bit what adding it afterwards gives, whether it comes as floats or as codes of a ladder of its own."""
+    with use(level):
+        for rows, columns in ((1, 8), (5, 15), (131, 40), (7, 0)):
+            weight, bias = Weight(8, (rows, columns)), Weight(bits, (rows,), scale=0.7)
+            values = native.decode(*bias.codes(), rows)
+            for batch in (0, 1, 2, 5):
+                x = vectors(batch, columns)
+                expected = weight.product(x) + values
+                assert torch.equal(weight.product(x, bias=values), expected)
+                assert torch.equal(weight.product(x, bias=bias.codes()), expected)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])

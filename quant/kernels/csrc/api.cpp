@@ -1,4 +1,6 @@
 // What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
+#include <string.h>
+
 #include "chosen.h"
 #include "lognet.h"
 #include "parallel.h"
@@ -98,10 +100,22 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
     });
 }
 
-// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns); see product.h.
+// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows), which is
+// floats, or codes, or null in both; see product.h.
 LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
                                const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
-                               const float* x, int64_t batch, float* y, int threads) {
+                               const float* x, int64_t batch, const float* bias, const uint8_t* bias_low,
+                               const uint8_t* bias_high, const uint8_t* bias_sign, int bias_bits,
+                               const float* bias_rungs, float bias_scale, float* y, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
+    float* to = y;
+    if (batch && bias_low) {
+        lognet_decode(bias_low, bias_high, bias_sign, bias_bits, bias_rungs, bias_scale, rows, 0, rows, y, 1);
+        bias = y;
+    }
+    for (int64_t m = 0; m < batch; ++m, to += rows) {
+        if (!bias) memset(to, 0, rows * sizeof(float));
+        else if (bias != to) memcpy(to, bias, rows * sizeof(float));
+    }
     chosen_kernels()->product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
 }

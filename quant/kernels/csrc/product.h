@@ -1,4 +1,4 @@
-// y = x W^T for the few rows of x that generation has, straight from the codes.
+// y += x W^T for the few rows of x that generation has, straight from the codes.
 //
 // A weight is used once for each row of x: for so few, writing it down as a float in memory costs more than the product.
 // The order of the sums depends on the number of columns and the instruction set alone: not on the threads, not on how
@@ -46,7 +46,7 @@ void product_by_blocks(const Planes& planes, const float* rungs, float scale, in
             float lanes[LANES];
             store(lanes, sums[m]);
             for (float lane : lanes) rest[m] += lane;
-            y[m * rows + row] = rest[m];
+            y[m * rows + row] += rest[m];
         }
     }
 }

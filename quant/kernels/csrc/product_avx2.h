@@ -184,7 +184,7 @@ void multiply(const Planes& planes, float scale, int64_t rows, int64_t columns, 
             decode(low_end, high_end, sign_end, weights);
             add<M>(weights, x + c, stride, sums);
         }
-        for (int m = 0; m < M; ++m) y[m * rows + row] = unit * total(_mm256_add_ps(sums[m][0], sums[m][1]));
+        for (int m = 0; m < M; ++m) y[m * rows + row] += unit * total(_mm256_add_ps(sums[m][0], sums[m][1]));
     }
 }
 
