@@ -26,7 +26,9 @@ void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t star
 void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int bits, int64_t count, int64_t start, int64_t n,
                          int32_t* out, int threads);
 void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits, const float* rungs, float scale,
-                    int octaves, int64_t rows, int64_t columns, const float* x, int64_t batch, float* y, int threads);
+                    int octaves, int64_t rows, int64_t columns, const float* x, int64_t batch, const float* bias,
+                    const uint8_t* bias_low, const uint8_t* bias_high, const uint8_t* bias_sign, int bias_bits,
+                    const float* bias_rungs, float bias_scale, float* y, int threads);
 int lognet_check(const Parameter* parameters, int64_t count, uint8_t* sound, int threads);
 int lognet_step(const Parameter* parameters, int64_t count, const uint8_t* sound, int threads);
 }
@@ -350,8 +352,11 @@ void multiply(int bits, int64_t rows, int64_t columns, int64_t batch, bool stand
         Random random = {2};
         const Weights w(bits, rows * columns, offset, random);
         const Buffer<float> x(batch * columns, offset, [&](int64_t) { return random.signed_number(); }), y(batch * rows, offset);
+        const Weights b(bits, rows, offset, random);
+        const bool coded = batch % 2;
         lognet_product(w.low.data(), w.high.data(), w.sign.data(), bits, tables.rungs.data(), 2.5f, standard, rows, columns,
-                       x.data(), batch, y.data(), number);
+                       x.data(), batch, nullptr, coded ? b.low.data() : nullptr, b.high.data(), b.sign.data(), bits,
+                       tables.rungs.data(), 0.5f, y.data(), number);
         std::string all;
         y.append_to(all);
         return all;

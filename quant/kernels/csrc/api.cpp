@@ -109,7 +109,8 @@ LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const ui
                                const float* bias_rungs, float bias_scale, float* y, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
     float* to = y;
-    if (batch && bias_low) {
+    if (!batch || !rows) return;
+    if (bias_low) {
         lognet_decode(bias_low, bias_high, bias_sign, bias_bits, bias_rungs, bias_scale, rows, 0, rows, y, 1);
         bias = y;
     }
