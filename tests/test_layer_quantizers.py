@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -361,20 +360,6 @@ def test_madam_trains_with_eight_bits_everywhere_as_in_full_precision():
     assert full < 0.25
     assert abs(eight - full) < 0.1
     assert trained(2, 2)[1] > full + 0.1  # what the tolerance is worth
-
-
-def test_data_parallel_training_in_one_process(tmp_path):
-    """With its buckets and hooks as they are; two processes are among the slow tests."""
-    model = lognet.wrap(nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2)), activation=A, gradient=G)
-    alone, x, results = copy.deepcopy(model), torch.randn(4, 5), []
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
-    try:
-        for net in (alone, nn.parallel.DistributedDataParallel(model)):
-            net(x).square().sum().backward()
-            results.append([p.grad for p in net.parameters()])
-    finally:
-        dist.destroy_process_group()
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 SPAWNED = """

@@ -1,5 +1,6 @@
 """DistributedDataParallel over wrapped models, with real ranks."""
 
+import copy
 import math
 import warnings
 
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 import lognet
 from lognet import LogTensor
 from lognet.optim import Madam
+from lognet.quant import LogQuantizer
 
 STEPS = 6
 
@@ -111,6 +113,18 @@ def moved_weights_on_ranks(dtype):
 # Tests
 
 
+def quantized_on_ranks():
+    """Gradients through attached quantizers: of this rank's samples alone, and as DDP averages them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 3))
+    lognet.wrap(model, activation=LogQuantizer(4), gradient=LogQuantizer(3, rounding="stochastic", seed=5))
+    x, gradients = data()[0][dist.get_rank() :: dist.get_world_size()], []
+    for run in (copy.deepcopy(model), DistributedDataParallel(model)):
+        run(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in run.parameters()])
+    return gradients
+
+
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("arguments", [{}, {"gradient_as_bucket_view": True}, {"static_graph": True}], ids=str)
 def test_training_equals_one_process_bit_for_bit_where_sums_are_exact(ranks, world, arguments):
@@ -137,6 +151,17 @@ def test_compiled(ranks):
     start = state(net())
     for name, (values, *_) in plain.items():
         assert (compiled[name][0].double() - values).norm() <= 0.1 * (values.double() - start[name][0]).norm()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_quantized_activations_and_gradients(ranks, world):
+    """The hooks and buckets of DDP leave the quantizers' own alone."""
+    results = ranks(quantized_on_ranks, world=world)
+    means = [torch.stack(parts).mean(0) for parts in zip(*(alone for alone, _ in results), strict=True)]
+    for _, averaged in results:
+        for mean, gradient in zip(means, averaged, strict=True):
+            assert gradient.abs().sum() > 0
+            torch.testing.assert_close(gradient, mean)
 
 
 def test_weights_of_another_ladder_are_refused(ranks):
