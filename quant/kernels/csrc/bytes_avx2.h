@@ -33,4 +33,11 @@ inline Bytes pick(Bytes below, Bytes above, Bytes index, Bytes bit7) {
     return _mm256_blendv_epi8(_mm256_shuffle_epi8(below, index), _mm256_shuffle_epi8(above, index), bit7);
 }
 
+// One bit for each of 32 bytes that are equal.
+inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
+    const Bytes x = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(a));
+    const Bytes y = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(b));
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)));
+}
+
 }  // namespace

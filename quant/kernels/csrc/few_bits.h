@@ -142,8 +142,7 @@ class Average : public BlockCodes<BITS, SIGNED> {
             const Ints lift = v < WORDS ? half<0>(lifts[v]) : half<1>(lifts[v - WORDS]);
             codes[v] = smaller(larger(places_.rungs(places_(size) + lift), splat(0)), last_);
             if (SIGNED) {
-                const Ints drawn = v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]);
-                const Floats u = to_floats(drawn + splat(1)) * splat(0x1p-16f);
+                const Floats u = uniform(v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]));
                 const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
                 const Ints negative = minus_one(units[v] < splat(0.0f)) & splat(1 << (BITS - 1));
                 codes[v] = codes[v] | zero | negative;

@@ -142,7 +142,7 @@ class MultiplicativeMove {
             Floats move = nearest_even(exact);
             if (STOCHASTIC) {
                 const Floats size = absolute(exact), whole = whole_part(size);
-                const Floats u = to_floats((v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS])) + splat(1)) * splat(0x1p-16f);
+                const Floats u = uniform(v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]));
                 move = flip(whole + where(u < size - whole, splat(1.0f)), sign_bit(exact));
             }
             const Ints moves = to_nearest(smaller(larger(move, splat(0.0f) - limit), limit));

@@ -23,7 +23,7 @@ struct RandomWords {
     }
 };
 
-// Uniform on (0, 1], of 16 bits.
-inline Floats uniform16(Ints word) { return to_floats((word & splat(0xFFFF)) + splat(1)) * splat(0x1p-16f); }
+// Uniform on (0, 1], of random halves in lanes of their own.
+inline Floats uniform(Ints halves) { return to_floats(halves + splat(1)) * splat(0x1p-16f); }
 
 }  // namespace

@@ -32,7 +32,8 @@ inline Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v)}; 
 inline Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm256_div_ps(a.v, b.v)}; }
-inline Floats fused(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }  // for guesses only
+// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+inline Floats fused(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Floats root(Floats a) { return {_mm256_sqrt_ps(a.v)}; }
 inline Floats smaller(Floats a, Floats b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Floats larger(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
@@ -55,10 +56,6 @@ template <int N>
 inline Ints shift_right(Ints a) {  // zeros come in
     return {_mm256_srli_epi32(a.v, N)};
 }
-
-inline Ints shift_left(Ints a, int n) { return {_mm256_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
-inline Ints shift_right(Ints a, int n) { return {_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
-
 inline Ints shift_right_signed(Ints a, int n) { return {_mm256_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 
 // Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
@@ -80,16 +77,13 @@ inline Floats gather(const float* t, Ints index) {
 }
 
 inline Mask operator<(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
-inline Mask operator<=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
 inline Mask operator==(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask operator!=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }
 inline Mask operator==(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
 inline Mask operator>(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
-inline Mask negative(Floats a) { return {a.v}; }  // sign bit; for choose, flags and lanes_of only
+inline Mask negative(Floats a) { return {a.v}; }  // sign bit; for choose and flags only
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.v, b.v)}; }
-inline Mask operator|(Mask a, Mask b) { return {_mm256_or_ps(a.v, b.v)}; }
-inline Mask operator^(Mask a, Mask b) { return {_mm256_xor_ps(a.v, b.v)}; }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
 inline Ints choose(Mask m, Ints yes, Ints no) { return bits_of(choose(m, floats_of(yes), floats_of(no))); }
 inline Floats where(Mask m, Floats yes) { return {_mm256_and_ps(m.v, yes.v)}; }  // else 0
@@ -99,23 +93,13 @@ inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(
 inline Ints widen(const uint8_t* p) {
     return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
-inline void narrow(uint8_t* p, Ints x) {  // the low bytes
-    __m256i picked = _mm256_shuffle_epi8(
-        x.v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1,
-                              -1, -1, -1, -1, -1, -1, -1, -1));
-    __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(picked), _mm256_extracti128_si256(picked, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
-}
 
-// The sign bits of weights i .. i + LANES - 1 of a plane of whole groups, at bit 31 of each lane, and the reverse.
+// The sign bits of weights i .. i + LANES - 1 of a plane of whole groups, at bit 31 of each lane.
 inline Ints load_signs(const uint8_t* plane, int i) {
     int32_t word;
     memcpy(&word, plane + (i >> 5 << 2), 4);
     const __m256i places = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i & 31));
     return {_mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(word), places), _mm256_set1_epi32(INT32_MIN))};
-}
-inline void store_signs(uint8_t* plane, int i, Ints signs) {
-    plane[i >> 3] = static_cast<uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(signs.v)));
 }
 
 // The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
@@ -134,13 +118,6 @@ inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
         bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(static_cast<char>(last)));
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm256_permutevar8x32_epi32(bytes, order));
-}
-
-// One bit for each of 32 bytes that are equal.
-inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
-    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a));
-    const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
-    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)));
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "bytes_avx2.h"
+
 namespace {
 
 constexpr int LANES = 16;
@@ -29,7 +31,8 @@ inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; 
 inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline Floats fused(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // for guesses only
+// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+inline Floats fused(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Floats root(Floats a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Floats smaller(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Floats larger(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
@@ -54,10 +57,6 @@ template <int N>
 inline Ints shift_right(Ints a) {  // zeros come in
     return {_mm512_srli_epi32(a.v, N)};
 }
-
-inline Ints shift_left(Ints a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
-inline Ints shift_right(Ints a, int n) { return {_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
-
 inline Ints shift_right_signed(Ints a, int n) { return {_mm512_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 
 // Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
@@ -74,7 +73,6 @@ inline Ints to_nearest(Floats a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline Floats gather(const float* table, Ints index) { return {_mm512_i32gather_ps(index.v, table, 4)}; }
 
 inline Mask operator<(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
-inline Mask operator<=(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 inline Mask operator==(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask operator!=(Floats a, Floats b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
@@ -82,8 +80,6 @@ inline Mask operator==(Ints a, Ints b) { return {_mm512_cmpeq_epi32_mask(a.v, b.
 inline Mask operator>(Ints a, Ints b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}; }
 inline Mask negative(Floats a) { return {_mm512_movepi32_mask(_mm512_castps_si512(a.v))}; }
 inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
-inline Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.v | b.v)}; }
-inline Mask operator^(Mask a, Mask b) { return {static_cast<__mmask16>(a.v ^ b.v)}; }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_ps(m.v, no.v, yes.v)}; }
 inline Ints choose(Mask m, Ints yes, Ints no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
 inline Floats where(Mask m, Floats yes) { return {_mm512_maskz_mov_ps(m.v, yes.v)}; }  // else 0
@@ -97,31 +93,12 @@ inline void narrow(uint8_t* p, Ints x) {  // the low bytes
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane.
 inline Ints load_signs(const uint8_t* plane, int i) {
     __mmask16 mask = static_cast<__mmask16>(plane[i >> 3] | plane[(i >> 3) + 1] << 8);
     return {_mm512_maskz_mov_epi32(mask, _mm512_set1_epi32(INT32_MIN))};
 }
-inline void store_signs(uint8_t* plane, int i, Ints signs) {
-    unsigned mask = _mm512_movepi32_mask(signs.v);
-    plane[i >> 3] = static_cast<uint8_t>(mask);
-    plane[(i >> 3) + 1] = static_cast<uint8_t>(mask >> 8);
-}
-
-// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
-inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
-    for (int i = 0; i < 32; i += LANES, ++k) {
-        const Ints code = smaller(larger(*k, splat(0)), splat(last));
-        narrow(low + i, code);
-        if (high) narrow(high + i, shift_right<8>(code));
-    }
-}
-
-// One bit for each of 32 bytes that are equal.
-inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
-    uint32_t bits = 0;
-    for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(a[i] == b[i]) << i;
-    return bits;
-}
 
 }  // namespace
+
+#include "narrowed.h"

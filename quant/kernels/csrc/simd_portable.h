@@ -48,7 +48,8 @@ inline Floats operator+(Floats a, Floats b) { return {a.v + b.v}; }
 inline Floats operator-(Floats a, Floats b) { return {a.v - b.v}; }
 inline Floats operator*(Floats a, Floats b) { return {a.v * b.v}; }
 inline Floats operator/(Floats a, Floats b) { return {a.v / b.v}; }
-inline Floats fused(Floats a, Floats b, Floats c) { return {a.v * b.v + c.v}; }  // for guesses only
+// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+inline Floats fused(Floats a, Floats b, Floats c) { return {a.v * b.v + c.v}; }
 inline Floats root(Floats a) {
     return each(a, [](float x) { return sqrtf(x); });
 }
@@ -79,10 +80,6 @@ template <int N>
 inline Ints shift_right(Ints a) {  // zeros come in
     return ints(words(a) >> N);
 }
-
-inline Ints shift_left(Ints a, int n) { return ints(words(a) << static_cast<uint32_t>(n)); }
-inline Ints shift_right(Ints a, int n) { return ints(words(a) >> static_cast<uint32_t>(n)); }
-
 inline Ints shift_right_signed(Ints a, int n) { return {a.v >> n}; }
 
 // Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
@@ -107,7 +104,6 @@ inline Floats gather(const float* table, Ints index) {
 }
 
 inline Mask operator<(Floats a, Floats b) { return {a.v < b.v}; }
-inline Mask operator<=(Floats a, Floats b) { return {a.v <= b.v}; }
 inline Mask operator>(Floats a, Floats b) { return {a.v > b.v}; }
 inline Mask operator==(Floats a, Floats b) { return {a.v == b.v}; }
 inline Mask operator!=(Floats a, Floats b) { return {a.v != b.v}; }
@@ -115,8 +111,6 @@ inline Mask operator==(Ints a, Ints b) { return {a.v == b.v}; }
 inline Mask operator>(Ints a, Ints b) { return {a.v > b.v}; }
 inline Mask negative(Floats a) { return {bits_of(a).v < 0}; }
 inline Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
-inline Mask operator|(Mask a, Mask b) { return {a.v | b.v}; }
-inline Mask operator^(Mask a, Mask b) { return {a.v ^ b.v}; }
 inline Ints choose(Mask m, Ints yes, Ints no) { return {(m.v & yes.v) | (~m.v & no.v)}; }
 inline Floats choose(Mask m, Floats yes, Floats no) { return floats_of(choose(m, bits_of(yes), bits_of(no))); }
 inline Floats where(Mask m, Floats yes) { return floats_of({m.v & bits_of(yes).v}); }  // else 0
@@ -130,23 +124,10 @@ inline void narrow(uint8_t* p, Ints x) {  // the low bytes
     for (int i = 0; i < LANES; ++i) p[i] = static_cast<uint8_t>(x.v[i]);
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane, and the reverse.
+// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane.
 inline Ints load_signs(const uint8_t* plane, int i) {
     uint32_t byte = plane[i >> 3] >> (i & 4);
     return ints(RawWords{byte << 31, byte << 30, byte << 29, byte << 28} & 0x80000000u);
-}
-inline void store_signs(uint8_t* plane, int i, Ints signs) {
-    unsigned bits = flags({signs.v < 0}) << (i & 4), others = 0xF0u >> (i & 4);
-    plane[i >> 3] = static_cast<uint8_t>((plane[i >> 3] & others) | bits);
-}
-
-// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
-inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
-    for (int i = 0; i < 32; i += LANES, ++k) {
-        const Ints code = smaller(larger(*k, splat(0)), splat(last));
-        narrow(low + i, code);
-        if (high) narrow(high + i, shift_right<8>(code));
-    }
 }
 
 // One bit for each of 32 bytes that are equal.
@@ -157,3 +138,5 @@ inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
 }
 
 }  // namespace
+
+#include "narrowed.h"
