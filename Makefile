@@ -7,6 +7,7 @@ CONSTRAINTS ?= requirements/constraints.txt
 SWEEP_ARGS ?=
 QUALITY_ARGS ?=
 BENCH_ARGS ?=
+SIMDE ?= /usr/include
 PYTEST_ARGS ?=
 
 EXTRAS := sweep,quant,dev
@@ -15,10 +16,10 @@ in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep quality bench docs test test-slow test-oldest test-sanitized lint format clean
+.PHONY: help sweep quality bench docs test test-slow test-oldest test-sanitized test-avx512 lint format clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
@@ -54,16 +55,28 @@ define build_sanitized
 	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc tests/native/sanitized.cpp \
 	    quant/kernels/_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
 endef
+define run_sanitized
+	$(SANITIZED)/$(1)/sanitized
+	cd $(SANITIZED)/$(1) && ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "$(2)" \
+	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+endef
 
 test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers of memory, undefined behaviour and threads (minutes)
 	$(call build_sanitized,address,-fsanitize=address$(comma)undefined$(comma)float-cast-overflow -fno-sanitize-recover=all)
-	$(SANITIZED)/address/sanitized
-	cd $(SANITIZED)/address && ASAN_OPTIONS=detect_leaks=0 \
-	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "not environment and not without_kernels" \
-	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+	$(call run_sanitized,address,not environment and not without_kernels)
 	$(call build_sanitized,thread,-fsanitize=thread)
 	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
+
+# The emulation counts on integers that wrap. Python says so if the level is not there.
+test-avx512: export LOGNET_KERNELS := avx512
+test-avx512: $(SIMDE)/simde/x86/avx512.h $(VENV)/.installed  ## the AVX-512 kernels emulated in AVX2, under GCC's sanitizer of memory (minutes; wants libsimde-dev)
+	$(call build_sanitized,avx512,-fwrapv -fsanitize=address -include tests/native/avx512_emulated.h -I $(SIMDE))
+	$(call run_sanitized,avx512,avx512)
+
+$(SIMDE)/simde/x86/avx512.h:
+	@echo "error: no SIMD Everywhere in '$(SIMDE)': install it (Debian, Ubuntu: the package libsimde-dev), or name its folder with SIMDE=..." >&2; exit 1
 
 lint: $(VENV)/.installed  ## ruff check, ruff format --check and mypy
 	$(VENV)/bin/ruff check .
