@@ -72,7 +72,7 @@ test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers
 # The emulation counts on integers that wrap. Python says so if the level is not there.
 test-avx512: export LOGNET_KERNELS := avx512
 test-avx512: $(SIMDE)/simde/x86/avx512.h $(VENV)/.installed  ## the AVX-512 kernels emulated in AVX2, under GCC's sanitizer of memory (minutes; wants libsimde-dev)
-	$(call build_sanitized,avx512,-fwrapv -fsanitize=address -include tests/native/avx512_emulated.h -I $(SIMDE))
+	$(call build_sanitized,avx512,-fwrapv -Wno-psabi -fsanitize=address -include tests/native/avx512_emulated.h -I $(SIMDE))
 	$(call run_sanitized,avx512,avx512)
 
 $(SIMDE)/simde/x86/avx512.h:
