@@ -147,7 +147,7 @@ class LogTensor(Tensor):
             ValueError: shapes differ, a rung is off the ladder, a sign is not +-1; bits, scale or base_precision out
                 of bounds.
 
-        >>> LogTensor.from_codes(torch.tensor([0, 1]), torch.tensor([1, -1]), bits=3, scale=2.0).dequantize()
+        >>> LogTensor.from_codes(torch.tensor([0, 3]), torch.tensor([1, -1]), bits=4, scale=2.0).dequantize()
         tensor([ 2., -1.])
         """
         ladder = LogFormat(bits, base_precision)  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def wrap(
             parameter's width.
         p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, sigma its root mean square, so that a
             trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1, and its
-            zeros, which the ladder does not have, become +-0.0047 at the default range.
+            zeros, which the ladder does not have, become the last rung: +-0.0047 at 8 bits.
         init: "quantize" rounds the present values to their nearest rungs; "uniform" is the paper's start, rungs
             uniform on the ladder below sigma* = p_scale * sigma with random signs.
         include, exclude: fnmatch patterns or module classes, one or several. A pattern holds for a parameter whose

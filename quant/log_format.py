@@ -205,9 +205,9 @@ class LogFormat:
         Returns:
             int32 rungs k of the same shape.
 
-        >>> ladder = LogFormat(4)  # two rungs to the octave
+        >>> ladder = LogFormat(4)  # three rungs to the octave
         >>> ladder.encode(torch.tensor([1.0, 0.5, 0.25]), torch.tensor(1.0)).tolist()
-        [0, 2, 4]
+        [0, 3, 6]
         """
         rungs = self.position(magnitude, scale)
         if check_rounding(rounding) == "nearest":
