@@ -283,7 +283,7 @@ def test_the_report_of_finished_runs(finished):
     assert "| task | metric | SGD | Adam | Madam | Madam, 12 bits | Madam, 8 bits | Madam, 4 bits |" in text
     assert "|  | mnist1d-mlp, accuracy, % |" in text
     for label in ("signs may change", "frozen, drawn from a seed", "Madam, 8 bits, lr 0.05"):
-        [short] = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+        short = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
         [long] = [line for line in text.splitlines() if line.startswith(f"| mnist1d-mlp | {label} |")]
         assert short.split("|")[2] == long.split("|")[4]
     count = len(records(finished))
