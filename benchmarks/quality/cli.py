@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .figure import draw
@@ -38,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--jobs", type=_count, metavar="N", help="processes, one thread each (default: all cores; 0: this one)"
     )
-    p.add_argument("--steps", type=_count, metavar="N", help="steps of every run, for trials")
+    p.add_argument("--seeds", type=_positive, metavar="N", help="seeds of every contender but the grids (default: 3)")
+    p.add_argument("--steps", type=_positive, metavar="N", help="steps of every run, for trials")
     p.add_argument("--report-only", action="store_true", help="train nothing, write the report of what is there")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
@@ -50,10 +52,16 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def make_size(quick: bool, steps: int | None) -> Size:
+def _positive(word: str) -> int:
+    if _count(word) == 0:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(word)
+
+
+def make_size(quick: bool, steps: int | None, seeds: int | None) -> Size:
     base = QUICK if quick else FULL
-    fields = {**vars(base), "steps": steps or base.steps}
-    return Size(**fields)
+    more = {"seeds": tuple(range(seeds)), "ablation_seeds": tuple(range(seeds))} if seeds else {}
+    return replace(base, steps=steps or base.steps, **more)
 
 
 def complete(planner: Planner, parts: list[str], tasks: list[str], jobs: int, quiet: bool) -> int:
@@ -84,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         [name for name in known if name in asked] for known, asked in ((TASKS, args.tasks), (PARTS, args.parts))
     )
     words = [*(["--quick"] if args.quick else []), *([f"--steps {args.steps}"] if args.steps else [])]
+    words += [f"--seeds {args.seeds}"] if args.seeds else []
     words += [f"--tasks {' '.join(tasks)}"] if len(tasks) < len(TASKS) else []
     words += [f"--parts {' '.join(parts)}"] if len(parts) < len(PARTS) else []
-    planner = Planner(make_size(args.quick, args.steps), Store(args.out))
+    planner = Planner(make_size(args.quick, args.steps, args.seeds), Store(args.out))
     if not args.report_only:
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         try:

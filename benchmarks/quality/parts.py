@@ -15,13 +15,13 @@ from .store import Store
 from .tasks import TASKS, Task
 
 
-def half_decade(k: int) -> float:
-    """The learning rates of a logarithmic grid: 0.001, 0.003, 0.01, ... for k = -6, -5, -4, ...
+def grid_rate(k: int) -> float:
+    """The learning rates of a logarithmic grid, four a decade: 0.01, 0.018, 0.03, 0.055, 0.1, ... for k = -8, -7, -6, -5, -4, ...
 
-    >>> [half_decade(k) for k in range(-7, 2)]
-    [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    >>> [grid_rate(k) for k in range(-8, 3)]
+    [0.01, 0.018, 0.03, 0.055, 0.1, 0.18, 0.3, 0.55, 1.0, 1.8, 3.0]
     """
-    return float(f"{3 if k % 2 else 1}e{k // 2}")
+    return float(f"{('1', '1.8', '3', '5.5')[k % 4]}e{k // 4}")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Size:
     """Steps of every run are divided by it."""
     steps: int | None = None
     """Steps of every run, if given."""
-    grids: dict[str, range] = field(default_factory=lambda: {"Adam": range(-7, -1), "SGD": range(-6, 1)})
-    """Learning rates to try, as half decades."""
+    grids: dict[str, range] = field(default_factory=lambda: {"Adam": range(-14, -2, 2), "SGD": range(-12, 2, 2)})
+    """Learning rates to try, half decades, as arguments of `grid_rate`."""
     extensions: int = 3
     """How often a grid grows by half a decade when its best value lies at an end."""
+    refined: bool = True
+    """Whether the quarter decades beside the best value are tried, too."""
     bits: tuple[int, ...] = (12, 10, 8, 6, 4)
     long: bool = True
 
@@ -50,8 +52,9 @@ QUICK = Size(
     seeds=(0, 1),
     ablation_seeds=(0,),
     slowdown=4,
-    grids={"Adam": range(-6, -3), "SGD": range(-4, -1)},
+    grids={"Adam": range(-12, -6, 2), "SGD": range(-8, -2, 2)},
     extensions=0,
+    refined=False,
     bits=(12, 8, 4),
     long=False,
 )
@@ -94,30 +97,32 @@ class Planner:
 
         Ties go to the lower training loss. The best is None as well if every rate diverged.
         """
-        exponents = list(self.size.grids[name])
-        for extended in range(self.size.extensions + 1):
-            rates = {
-                half_decade(k): self.runs(TUNERS[name](half_decade(k)), task, steps, self.size.seeds[:1])[0]
-                for k in exponents
-            }
-            records = {rate: self.store.get(run) for rate, run in rates.items()}
-            if None in records.values():
+        ks, extensions = list(self.size.grids[name]), self.size.extensions
+        while True:
+            runs = {k: self.runs(TUNERS[name](grid_rate(k)), task, steps, self.size.seeds[:1])[0] for k in sorted(ks)}
+            rates = {grid_rate(k): run for k, run in runs.items()}
+            best = self._best(runs, task)
+            if best is None:
                 return rates, None
-            scores = {
-                rate: (task.metric.error(r["metric"]), r["loss"])
-                for rate, r in records.items()
-                if r is not None and r["metric"] is not None
-            }
-            best = min(scores, key=lambda rate: scores[rate], default=None)
-            if best is None or extended == self.size.extensions:
-                return rates, best
-            if best == half_decade(exponents[0]):
-                exponents.insert(0, exponents[0] - 1)
-            elif best == half_decade(exponents[-1]):
-                exponents.append(exponents[-1] + 1)
+            if extensions and best in (min(ks), max(ks)):
+                extensions -= 1
+                ks.append(best - 2 if best == min(ks) else best + 2)
+            elif self.size.refined and best % 2 == 0 and best - 1 not in ks:
+                ks += [best - 1, best + 1]
             else:
-                return rates, best
-        raise AssertionError("unreachable")
+                return rates, grid_rate(best)
+
+    def _best(self, runs: dict[int, Run], task: Task) -> int | None:
+        """Of runs by anything: which has the least error; None while a record is missing, or if all diverged."""
+        records = {k: self.store.get(run) for k, run in runs.items()}
+        if None in records.values():
+            return None
+        scores = {
+            k: (task.metric.error(r["metric"]), r["loss"])
+            for k, r in records.items()
+            if r is not None and r["metric"] is not None
+        }
+        return min(scores, key=lambda k: scores[k], default=None)
 
     def tuned(self, name: str, task: Task, steps: int | None = None) -> tuple[Run, ...]:
         """An optimizer's runs at its best learning rate; none while that is unknown."""

@@ -15,7 +15,7 @@ import torch
 from benchmarks.quality import cli, parts, report
 from benchmarks.quality.data import load
 from benchmarks.quality.frechet import frechet_distance, moments
-from benchmarks.quality.parts import FULL, PARTS, Planner, Size, half_decade, wanted
+from benchmarks.quality.parts import FULL, PARTS, Planner, Size, grid_rate, wanted
 from benchmarks.quality.settings import adam, madam, paper
 from benchmarks.quality.statistics import Sample, difference
 from benchmarks.quality.store import Store, write_whole
@@ -173,14 +173,27 @@ def test_a_best_rate_at_an_end_extends_the_grid(tmp_path):
     rates, best = planner.grid("Adam", task)
     assert (min(rates), best) == (0.0001, None)
     fill(planner.store, rates[0.0001], 40.0)
-    assert planner.grid("Adam", task)[1] == 0.0003
-    assert [r.settings["seed"] for r in planner.tuned("Adam", task)] == [0, 1, 2]
-    fill(planner.store, planner.grid("Adam", task)[0][0.001], 50 - 0.0003, loss=0.5)
-    assert planner.grid("Adam", task)[1] == 0.001  # the lower training loss breaks a tie
+    assert planner.grid("Adam", task)[1] is None  # its neighbours are missing, now
+
+
+def test_the_rates_beside_the_best_are_tried(tmp_path):
+    planner = Planner(FULL, Store(tmp_path))
+    task = TASKS["mnist1d-mlp"]
+    for rate, run in planner.grid("SGD", task)[0].items():
+        fill(planner.store, run, 60 - abs(rate - 0.1))
+    rates, best = planner.grid("SGD", task)
+    assert (set(rates), best) == ({0.001, 0.003, 0.01, 0.03, 0.055, 0.1, 0.18, 0.3, 1.0}, None)
+    fill(planner.store, rates[0.055], 60, loss=0.5)
+    fill(planner.store, rates[0.18], 60)
+    assert planner.grid("SGD", task)[1] == 0.055  # the lower training loss breaks a tie
+    assert [r.settings["seed"] for r in planner.tuned("SGD", task)] == [0, 1, 2]
+    assert len(planner.grid("SGD", task)[0]) == len(rates)
+    [lr] = {r.settings["optimizer"]["lr"] for r in planner.tuned("SGD", task)}
+    assert lr == 0.055
 
 
 def test_half_decades():
-    assert [half_decade(k) for k in range(-7, 2)] == [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+    assert [grid_rate(k) for k in range(-14, 4, 2)] == [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 
 
 def test_defaults_are_one_run_in_all_parts(tmp_path):
@@ -268,15 +281,20 @@ def test_the_report_of_finished_runs(finished):
     text = (finished / "quality.md").read_text()
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == TRAINED
     assert "| task | metric | SGD | Adam | Madam | Madam, 12 bits | Madam, 8 bits | Madam, 4 bits |" in text
+    assert "|  | mnist1d-mlp, accuracy, % |" in text
+    for label in ("signs may change", "frozen, drawn from a seed", "Madam, 8 bits, lr 0.05"):
+        short = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
+        [long] = [line for line in text.splitlines() if line.startswith(f"| mnist1d-mlp | {label} |")]
+        assert short.split("|")[2] == long.split("|")[4]
     count = len(records(finished))
     assert f"{count} of {count} runs are in" in text
     assert {"learning_rates.svg", "learning_rates.png"} < {p.name for p in finished.iterdir()}
     header = [line.count("|") for line in text.splitlines() if line.startswith("|")]
-    assert min(header) > 4
+    assert min(header) > 2
 
 
 def test_fine_tuning_starts_from_the_float_network(tmp_path):
-    tiny = Planner(Size(seeds=(0,), steps=4, extensions=0), Store(tmp_path))
+    tiny = Planner(Size(seeds=(0,), steps=4, extensions=0, refined=False), Store(tmp_path))
     for run in tiny.grid("Adam", TASKS["digits"])[0].values():
         fill(tiny.store, run, 50.0)
     row = list(PARTS["fine-tuning"](tiny, TASKS["digits"]))[-1]
@@ -310,6 +328,18 @@ def test_report_only_trains_nothing(tmp_path, capsys):
     assert cli.main([*TINY, "--report-only", "--parts", "signs", "--out", str(tmp_path)]) == 0
     assert "0 of 6 runs are in" in (tmp_path / "quality.md").read_text()
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_number_of_seeds(tmp_path, capsys):
+    command = [*TINY, "--report-only", "--parts", "signs", "--out", str(tmp_path)]
+    assert cli.main([*command, "--seeds", "5"]) == 0
+    text = (tmp_path / "quality.md").read_text()
+    assert "0 of 15 runs are in" in text
+    assert "--seeds 5" in text
+    for flag in ("--seeds", "--steps"):
+        with pytest.raises(SystemExit):
+            cli.main([*command, flag, "0"])
+        assert "at least 1" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_file(tmp_path):
