@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.kernels import native
-from .quant.log_format import PIECE, LogFormat, in_pieces
+from .quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
 from .quant.random_bits import coins, mix64
 
 
@@ -59,6 +59,9 @@ class LogStorage:
     @classmethod
     def from_values(cls, format: LogFormat, values: Tensor, scale: Tensor, rounding: str, key: int) -> LogStorage:
         """Encode flat finite floats; zeros draw their sign, and stochastic rounding its bits, from the stream `key`."""
+        if values.dtype in native.FLOATS and native.serves(values, scale):
+            planes = native.encode(values, scale, format, rounding, key, mix64(key, 1))
+            return cls(format, values.numel(), *planes, scale)
         pieces = []
         for i, part in enumerate(in_pieces(values)):
             exponent = format.encode(part.abs(), scale, rounding, key, i * PIECE)
@@ -284,8 +287,8 @@ def describe(format: LogFormat) -> str:
 
 def check_finite(x: Tensor, what: str) -> None:
     """Raise ValueError naming `what` if x holds NaN or infinity."""
-    bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
-    if bad:
+    if not math.isfinite(largest_magnitude(x)):
+        bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
         raise ValueError(
             f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
         )
