@@ -149,17 +149,17 @@ class LogStorage:
         """
         values = values if values.is_floating_point() else values.to(torch.float32)
         check_finite(values, "the values written to a LogTensor")
-        magnitude = values.abs()
-        beyond = int((magnitude > self.scale * (1 + self.format.base_precision / 2)).sum())
-        if beyond:
+        top = self.scale * (1 + self.format.base_precision / 2)
+        if largest_magnitude(values) > top and (beyond := int((values.abs() > top).sum())):
             warnings.warn(
                 f"{beyond} of {self.count} values exceed scale={float(self.scale):.4g} and saturate there: a LogTensor"
                 " keeps its scale when written in place. For another scale make a new one with LogTensor.from_float",
                 stacklevel=3,
             )
         same = values == self.decode(values.dtype)
-        exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
-        self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
+        new = LogStorage.from_values(self.format, values, self.scale, "nearest", 0)
+        exponent = torch.where(same, self.exponent(), new.exponent())
+        self.write_codes(exponent, torch.where(same, self.negative(), new.negative()))
 
     def write_kept(self, kept: Tensor, group: int) -> None:
         """Replace the pruning by flat bools, `count` of them; one bit stands for `group` weights if these agree."""

@@ -64,9 +64,10 @@ def typical_magnitude(x: Tensor) -> float:
     largest = largest_magnitude(x)
     if largest < 2.0**-100:
         return ZERO_SIGMA
-    # no overflow in the squares
-    norms = [float(torch.linalg.vector_norm(part.double() / largest)) for part in in_pieces(x)]
-    return largest * math.sqrt(math.fsum(norm * norm for norm in norms) / x.numel())
+    unit = largest if x.dtype == torch.float64 else 1.0  # squares of what is narrower do not overflow float64
+    parts = (part / unit if unit != 1 else part for part in in_pieces(x))
+    norms = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts]
+    return unit * math.sqrt(math.fsum(norm * norm for norm in norms) / x.numel())
 
 
 def largest_magnitude(x: Tensor) -> float:

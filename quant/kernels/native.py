@@ -23,7 +23,7 @@ _SIGNATURES = {
         *(_POINTER, _INT, _DOUBLE, _INT, _POINTER, _POINTER, _DOUBLE, _DOUBLE, _POINTER, _WORD, _WORD, _LONG),
         *(_POINTER, _POINTER, _POINTER, _INT),
     ],
-    "lognet_pack": [_POINTER, _INT, _INT, _LONG, _POINTER, _INT],
+    "lognet_pack": [_POINTER, _INT, _INT, _INT, _LONG, _POINTER, _INT],
     "lognet_product": [
         *[_POINTER] * 3,
         _INT,
@@ -127,8 +127,9 @@ def encode(
 def pack(values: Tensor, width: int, byte: int = 0) -> Tensor:
     """A stream of `width` bits, at most 8, of each of these integers: of their byte number `byte`, from the lowest."""
     out = _stream(values.numel(), width)
-    at = values.data_ptr() + byte if values.numel() else None
-    function("lognet_pack")(at, values.element_size(), width, values.numel(), out.data_ptr(), torch.get_num_threads())
+    function("lognet_pack")(
+        values.data_ptr(), values.element_size(), byte, width, values.numel(), out.data_ptr(), torch.get_num_threads()
+    )
     return out
 
 

@@ -100,10 +100,11 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
     });
 }
 
-// Values 0 .. `count` - 1 into a stream of `width` bits each: of integers of `stride` bytes, the byte that `values` points to.
-LOGNET_API void lognet_pack(const uint8_t* values, int stride, int width, int64_t count, uint8_t* stream, int threads) {
+// A stream of `width` bits, at most 8, of each of `count` integers of `size` bytes: of their byte number `byte`.
+LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream,
+                            int threads) {
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->pack(values, stride, width, begin, end, stream);
+        chosen_kernels()->pack(values, size, byte, width, begin, end, stream);
     });
 }
 

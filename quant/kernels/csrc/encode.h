@@ -10,14 +10,25 @@
 
 namespace {
 
-// Integers of `stride` bytes each, of whose bytes only the one that `values` points to counts.
-void pack(const uint8_t* values, int stride, int width, int64_t begin, int64_t end, uint8_t* stream) {
-    alignas(64) uint8_t bytes[BLOCK] = {};
+// Of integers, one byte each.
+template <class Integer>
+void narrow_integers(const void* values, int byte, int64_t begin, int n, uint8_t* out) {
+    const Integer* at = static_cast<const Integer*>(values) + begin;
+    for (int i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(at[i] >> 8 * byte);
+}
+
+// Of integers of `size` bytes, the lowest `width` bits of byte number `byte`.
+void pack(const void* values, int size, int byte, int width, int64_t begin, int64_t end, uint8_t* stream) {
+    alignas(64) uint8_t bytes[BLOCK];
     for (int64_t at = begin; at < end; at += BLOCK) {
         const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
-        const uint8_t* from = values + at * stride;
-        for (int i = 0; i < n; ++i) bytes[i] = from[static_cast<int64_t>(i) * stride];
-        memset(bytes + n, 0, BLOCK - n);
+        memset(bytes, 0, sizeof bytes);
+        switch (size) {
+            case 1: narrow_integers<uint8_t>(values, byte, at, n, bytes); break;
+            case 2: narrow_integers<uint16_t>(values, byte, at, n, bytes); break;
+            case 4: narrow_integers<uint32_t>(values, byte, at, n, bytes); break;
+            default: narrow_integers<uint64_t>(values, byte, at, n, bytes);
+        }
         pack_bytes(bytes, width, at, n, stream);
     }
 }
@@ -88,8 +99,9 @@ void encode(const Encoding& e, const Planes& planes, int64_t begin, int64_t end)
             sides[i] = x[i] < 0 ? -1.0f : 1.0f;
             zeros += x[i] == 0;
         }
-        for (int i = 0; zeros && i < n; ++i) {
-            if (x[i] == 0 && random_word(e.coin_key, at + i) >> 31) sides[i] = -1;
+        for (int i = 0; zeros && i < BLOCK; ++i) {
+            const bool coin = random_word(e.coin_key, at + i) >> 31;
+            sides[i] = (x[i] == 0) & coin ? -1.0f : sides[i];
         }
         count_rungs(y, e.rungs, e.last, places, counts);
         for (int i = 0; i < BLOCK; i += GROUP) {

@@ -102,7 +102,7 @@ struct Kernels {
     void (*unpack_codes)(const Planes& planes, int64_t count, int64_t begin, int64_t end, int32_t* out);
     void (*product)(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
                     const float* x, int64_t batch, float* y, int threads);  // all of it, on its own threads
-    void (*pack)(const uint8_t* values, int stride, int width, int64_t begin, int64_t end, uint8_t* stream);
+    void (*pack)(const void* values, int size, int byte, int width, int64_t begin, int64_t end, uint8_t* stream);
     void (*encode)(const Encoding& encoding, const Planes& planes, int64_t begin, int64_t end);
     bool (*all_below)(const void* grad, Dtype dtype, float limit, int64_t begin, int64_t end);
     void (*step)(const Parameter& parameter, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts);
