@@ -152,13 +152,9 @@ def test_packing(backend, width):
     for n in SIZES:
         codes = torch.randint(0, 2**width, (n,), generator=torch.Generator().manual_seed(n))
         low = stream([code & 255 for code in codes.tolist()], min(width, 8))
+        small = [torch.int16] * (width < 16) + [torch.uint8] * (width <= 8)
         with kernels.use(backend):
-            for dtype in (
-                torch.int64,
-                torch.int32,
-                *([torch.int16] if width < 16 else []),
-                *([torch.uint8] if width <= 8 else []),
-            ):
+            for dtype in (torch.int64, torch.int32, *small):
                 packed, high = pack_codes(codes.to(dtype), width)
                 assert torch.equal(packed, low)
                 assert (high is None) == (width <= 8)
