@@ -6,7 +6,6 @@
 #include "floats.h"
 #include "places.h"
 #include "random.h"
-#include "signs.h"
 
 namespace {
 
@@ -106,10 +105,12 @@ void encode(const Encoding& e, const Planes& planes, int64_t begin, int64_t end)
         count_rungs(y, e.rungs, e.last, places, counts);
         for (int i = 0; i < BLOCK; i += GROUP) {
             Ints k[VECTORS];
+            uint32_t negative = 0;
             for (int v = 0; v < VECTORS; ++v) {
                 k[v] = load(counts + i + v * LANES);
-                store_signs(signs, i + v * LANES, sign_bit(load(sides + i + v * LANES)));
+                negative |= flags(load(sides + i + v * LANES) < splat(0.0f)) << (v * LANES);
             }
+            memcpy(signs + i / 8, &negative, 4);
             store_codes(k, e.last, codes.low + i, planes.bits > 8 ? codes.high + i : nullptr);
         }
         if (n < BLOCK) codes.clear_behind(n);
