@@ -10,8 +10,9 @@ BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 EXTRAS := sweep,quant,dev
-# Tools that torch calls by name (ninja) are in the environment's own bin folder.
-in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/python
+# Tools that torch calls by name (ninja) are in the environment's own bin folder, and what it compiles (qtorch) goes into the
+# environment too: in the user's common cache, one killed compilation makes all later ones wait for ever.
+in_venv = PATH="$(abspath $(VENV)/bin):$$PATH" TORCH_EXTENSIONS_DIR="$(abspath $(VENV))/torch_extensions" $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

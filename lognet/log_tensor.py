@@ -104,8 +104,8 @@ class LogTensor(Tensor):
         Args:
             x: floating tensor, any shape; it is not changed and no gradient flows to it.
             bits: B, bits of the exponent, 2 to 16 (the sign is one more).
-            base_precision: eta_0, rung spacing in nats. Default: ln 2 / 2^(bits - 3), which spans 8 octaves
-                (7 at 3 bits, 6 at 2).
+            base_precision: eta_0, rung spacing in nats. Default: ``lognet.quant.default_base_precision(bits)``, for eight
+                octaves from 7 bits on.
             scale: sigma*, the magnitude of rung 0. Default: max |x|. Larger values saturate at rung 0, values below
                 the ladder at the last rung.
             rounding: "nearest" rung in log space, or "stochastic": floor(k + u), so that E[k] is exact.
@@ -147,7 +147,7 @@ class LogTensor(Tensor):
             ValueError: shapes differ, a rung is off the ladder, a sign is not +-1; bits, scale or base_precision out
                 of bounds.
 
-        >>> LogTensor.from_codes(torch.tensor([0, 1]), torch.tensor([1, -1]), bits=3, scale=2.0).dequantize()
+        >>> LogTensor.from_codes(torch.tensor([0, 3]), torch.tensor([1, -1]), bits=4, scale=2.0).dequantize()
         tensor([ 2., -1.])
         """
         ladder = LogFormat(bits, base_precision)  # type: ignore[arg-type]

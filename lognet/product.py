@@ -20,7 +20,7 @@ from torch import Tensor
 from .log_storage import LogStorage
 from .log_tensor import LogTensor, decode, in_transform
 from .quant.kernels import native
-from .quant.log_format import LogFormat, default_base_precision
+from .quant.log_format import LogFormat
 
 FEW_ROWS = 16
 """The largest number of rows that pays: four of them share the decoding of a weight, and beyond that it is done again."""
@@ -81,8 +81,7 @@ def _codes(storage: LogStorage) -> native.Codes:
 @lru_cache(maxsize=64)
 def _ladder(format: LogFormat) -> tuple[Tensor, bool]:
     """The rungs in units of the scale, and whether they are 2^(bits - 3) to the octave."""
-    octaves = format.base_precision == default_base_precision(format.bits)
-    return format.unit_rungs(torch.float32, torch.empty(0)), octaves
+    return format.unit_rungs(torch.float32, torch.empty(0)), format.by_octaves
 
 
 def few_columns(weight: Tensor, x: Tensor) -> Tensor | None:

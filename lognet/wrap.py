@@ -49,10 +49,11 @@ def wrap(
     Args:
         model: any module.
         bits: B, bits of the exponent, 2 to 16.
-        base_precision: eta_0 for all parameters, in nats. Default: eight octaves at each parameter's width.
+        base_precision: eta_0 for all parameters, in nats. Default: ``lognet.quant.default_base_precision`` of each
+            parameter's width.
         p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, sigma its root mean square, so that a
             trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1, and its
-            zeros, which the ladder does not have, become +-0.0047 at the default range.
+            zeros, which the ladder does not have, become the last rung: +-0.0047 at 8 bits.
         init: "quantize" rounds the present values to their nearest rungs; "uniform" is the paper's start, rungs
             uniform on the ladder below sigma* = p_scale * sigma with random signs.
         include, exclude: fnmatch patterns or module classes, one or several. A pattern holds for a parameter whose

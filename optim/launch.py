@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from ..log_tensor import LogTensor
 from ..quant.block_format import BLOCK, BlockFormat
 from ..quant.kernels import native, steps
-from ..quant.log_format import LogFormat, default_base_precision
+from ..quant.log_format import LogFormat
 from ..quant.random_bits import MASK64
 from ..quant.ratios import inverse_rungs
 from .state import AVERAGES, state_format
@@ -174,7 +174,7 @@ def _fits(p: Tensor, own: list[Tensor | None], bits: int) -> bool:
 def _ladder(ladder: LogFormat) -> tuple[int, steps.Ladder, Tensor]:
     """The address of the row of a ladder, and what it points to."""
     inverse = inverse_rungs(ladder, torch.empty(0))
-    by_octaves = ladder.bits <= 12 and ladder.base_precision == default_base_precision(ladder.bits)
+    by_octaves = ladder.by_octaves and ladder.bits <= 12
     row = steps.Ladder(inverse.data_ptr(), steps.Spacing.of(ladder.base_precision), ladder.last_rung, by_octaves)
     return ctypes.addressof(row), row, inverse
 

@@ -39,16 +39,23 @@ def check_positive(name: str, value: float) -> float:
 
 
 def default_base_precision(bits: int) -> float:
-    """ln 2 / 2^(bits - 3): every width spans about eight octaves (seven at 3 bits, six at 2).
+    """ln 2 / 2^(bits - 3), 2^(bits - 3) rungs to the octave, from 7 bits on; below, two thirds of it.
 
-    More bits buy finer rungs, not a longer ladder: 2^(bits - 3) rungs to the octave.
+    So more than 6 bits buy finer rungs on a ladder of eight octaves. With 64 rungs and fewer, fine rungs are worth more
+    than small weights (docs/quality.md): these span 5 1/3 octaves less a rung, 3 * 2^(bits - 4) rungs to each.
 
     Args:
         bits: B, 2 to 16; `LogFormat` checks it.
 
     >>> round(default_base_precision(8), 4), round(math.log2(LogFormat(8).range), 2)  # nats; octaves
     (0.0217, 7.97)
+    >>> [round(math.log(2) / default_base_precision(bits), 1) for bits in (3, 4, 6, 7, 8)]  # rungs to the octave
+    [1.5, 3.0, 12.0, 16.0, 32.0]
     """
+    return _eight_octaves(bits) * (1.0 if bits > 6 else 2.0 / 3.0)
+
+
+def _eight_octaves(bits: int) -> float:
     return math.log(2.0) * 2.0 ** (3 - bits)
 
 
@@ -155,6 +162,11 @@ class LogFormat:
         """Dynamic range: the top rung over the last, exp((2^B - 1) * base_precision)."""
         return math.exp(self.last_rung * self.base_precision)
 
+    @property
+    def by_octaves(self) -> bool:
+        """Whether 2^(bits - 3) rungs are exactly an octave, as kernels like it."""
+        return self.base_precision == _eight_octaves(self.bits)
+
     def check_scale(self, scale: float) -> float:
         """Return the float32 value of `scale` if every rung below it is a normal float32, else raise ValueError."""
         scale = check_positive("scale", scale)
@@ -188,9 +200,9 @@ class LogFormat:
         Returns:
             int32 rungs k of the same shape. Zero falls to the last rung, values above `scale` to rung 0.
 
-        >>> ladder = LogFormat(4)  # two rungs to the octave
+        >>> ladder = LogFormat(4)  # three rungs to the octave
         >>> ladder.encode(torch.tensor([1.0, 0.5, 0.25]), torch.tensor(1.0)).tolist()
-        [0, 2, 4]
+        [0, 3, 6]
         """
         ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
         ratio = ratio.mul_(self._drops(check_rounding(rounding), ratio, key, start)).clamp_(max=1)

@@ -7,6 +7,7 @@ are those of the format, the tensor that holds them keeps its dtype.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -115,9 +116,9 @@ class LogQuantizer(Quantizer):
 
     Args:
         bits: B, 2 to 16.
-        base_precision: spacing of the rungs in nats. Default: ``ln 2 / 2^(bits - 4)``: 16 octaves at every width, twice the
-            weights' (activations, and gradients more so, spread wider), so half as many rungs to the octave: at 8 bits,
-            16 of them, and a relative error of at most 2.2%.
+        base_precision: spacing of the rungs in nats. Default: ``ln 2 / 2^(bits - 4)``: 16 octaves at every width, twice as
+            many as weights have or more (activations, and gradients more so, spread wider): at 8 bits, 16 rungs to the
+            octave, and a relative error of at most 2.2%.
         rounding, seed: as in `Quantizer`.
 
     Values above 2^127 (of float64, bfloat16) saturate there; a tensor whose largest value is below 2^-100 counts as one
@@ -143,7 +144,8 @@ class LogQuantizer(Quantizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         ladder = LogFormat(self.bits, self.base_precision)
-        precision = 2 * ladder.base_precision if self.base_precision is None else ladder.base_precision
+        sixteen_octaves = math.log(2.0) * 2.0 ** (4 - self.bits)
+        precision = sixteen_octaves if self.base_precision is None else ladder.base_precision
         object.__setattr__(self, "base_precision", precision)
 
     def __str__(self) -> str:

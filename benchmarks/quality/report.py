@@ -106,6 +106,21 @@ def wide_table(found: list[Row], planner: Planner) -> list[str]:
     return table(["task", "metric", *labels], body)
 
 
+def tall_table(found: list[Row], planner: Planner) -> list[str]:
+    """A line for each contender, a column for each task; differences from the reference are in the long table."""
+    by_place = {(row.task, row.label): row for row in found}
+    names = list(dict.fromkeys(row.task for row in found))
+    body = []
+    for label in dict.fromkeys(row.label for row in found):
+        rows_of = [by_place.get((name, label)) for name in names]
+        cells = [
+            NONE if row is None else mean_of(sample(planner.store, row.runs, row.field), TASKS[row.task].metric)
+            for row in rows_of
+        ]
+        body.append([label, *cells])
+    return table(["", *(f"{name}, {TASKS[name].metric.name}" for name in names)], body)
+
+
 def tally(found: list[Row], planner: Planner) -> list[str]:
     """How often each contender is no worse than its reference."""
     body = []
@@ -143,8 +158,9 @@ def render(planner: Planner, parts: list[str], tasks: list[str], command: str) -
         lines += ["", f"## {part}", "", INTRODUCTIONS[part], ""]
         if part in ("bits", "paper"):
             lines += [*wide_table(found, planner), "", *tally(found, planner), ""]
-        elif part in ("ablation", "state", "signs"):
-            lines += [*tally(found, planner), ""]
+        elif part in ("ablation", "state", "signs", "horizons", "lr"):
+            shown = [row for row in found if ": Adam, lr" not in row.label]  # not the grids of horizons
+            lines += [*tall_table(shown, planner), "", *([] if part == "lr" else [*tally(found, planner), ""])]
         lines += long_table(part, found, planner)
         if part == "lr":
             lines += ["", "![error by learning rate](learning_rates.svg)"]

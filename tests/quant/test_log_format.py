@@ -16,9 +16,10 @@ def test_paper_range_is_sixty():
 
 
 @pytest.mark.parametrize(
-    ("bits", "octaves"), [(2, 6), (3, 7), (4, 7.5), (8, 8 - 1 / 32), (10, 8 - 1 / 128), (12, 8 - 1 / 512)]
+    ("bits", "octaves"),
+    [(2, 4), (3, 14 / 3), (4, 5), (6, 5.25), (7, 8 - 1 / 16), (8, 8 - 1 / 32), (10, 8 - 1 / 128), (12, 8 - 1 / 512)],
 )
-def test_default_ladder_spans_eight_octaves(bits, octaves):
+def test_the_span_of_default_ladders(bits, octaves):
     assert math.log2(LogFormat(bits).range) == pytest.approx(octaves, rel=1e-12)
     assert LogFormat(bits).base_precision == default_base_precision(bits)
 
