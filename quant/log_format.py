@@ -206,7 +206,7 @@ class LogFormat:
         """
         ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
         ratio = ratio.mul_(self._drops(check_rounding(rounding), ratio, key, start)).clamp_(max=1)
-        return self._count_rungs(ratio.view(-1)).view(ratio.shape)
+        return self._count_rungs(ratio.reshape(-1)).view(ratio.shape)
 
     def _count_rungs(self, y: Tensor) -> Tensor:
         """How many of the rungs behind the first are not below each y, which is flat and from 0 to 1."""

@@ -93,6 +93,13 @@ def test_strided_values_are_encoded_as_contiguous_ones(backend):
             )
 
 
+def test_rungs_of_strided_magnitudes():
+    x, scale = torch.rand(6, 5), torch.tensor(SCALE)
+    for rounding in ROUNDINGS:
+        expected = LogFormat(8).encode(x.t().contiguous(), scale, rounding, key=3)
+        assert torch.equal(LogFormat(8).encode(x.t(), scale, rounding, key=3), expected)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 5, 8, 12, 16])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_rungs_are_those_of_the_logarithm(bits, rounding):
