@@ -1,40 +1,10 @@
 // Madam's step of a piece of one parameter, a block after the other: what optim/madam.py does in plain torch.
 #pragma once
 #include "directions.h"
+#include "floats.h"
 #include "moves.h"
 
 namespace {
-
-inline float from_bfloat16(uint16_t x) {
-    uint32_t bits = static_cast<uint32_t>(x) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-inline uint16_t to_bfloat16(float x) {  // finite: to the nearest, ties to even
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
-inline void load_floats(const void* from, int32_t dtype, int64_t begin, int n, float* to) {
-    if (dtype == FLOAT32) {
-        memcpy(to, static_cast<const float*>(from) + begin, n * sizeof(float));
-    } else {
-        const uint16_t* at = static_cast<const uint16_t*>(from) + begin;
-        for (int i = 0; i < n; ++i) to[i] = from_bfloat16(at[i]);
-    }
-}
-
-inline void save_floats(const float* from, int32_t dtype, int64_t begin, int n, void* to) {
-    if (dtype == FLOAT32) {
-        memcpy(static_cast<float*>(to) + begin, from, n * sizeof(float));
-    } else {
-        uint16_t* at = static_cast<uint16_t*>(to) + begin;
-        for (int i = 0; i < n; ++i) at[i] = to_bfloat16(from[i]);
-    }
-}
 
 // The gradient of a block: its own memory where that will do, else `room`, with zeros behind the last.
 inline const float* gradient(const Parameter& p, int64_t begin, int n, float* room) {
