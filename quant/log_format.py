@@ -65,7 +65,7 @@ def typical_magnitude(x: Tensor) -> float:
     An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
     `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
 
-    >>> typical_magnitude(torch.tensor([3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
+    >>> typical_magnitude(torch.tensor([3.0, -3.0, 3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
     (3.0, True)
     """
     largest = largest_magnitude(x)
