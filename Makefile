@@ -61,7 +61,7 @@ define run_sanitized
 	cd $(SANITIZED)/$(1) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "$(2)" \
-	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+	    tests/quant/test_encoding.py tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
 endef
 
 test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers of memory, undefined behaviour and threads (minutes)
