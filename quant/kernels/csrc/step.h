@@ -53,8 +53,8 @@ void move_codes(const Parameter& p, const Scalars& scalars, Directions& directio
         const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
         const bool in_place = n == BLOCK && p.planes.bits >= 8;  // a byte for a code, or for its lower part
         uint8_t* low = in_place ? p.planes.low + at : codes.low;
-        if (!in_place) codes.load_low(p.planes, p.count, at, n);
-        if (wide) codes.load_high(p.planes, p.count, at, n);
+        if (!in_place) codes.load_low(p.planes, end, at, n);  // no byte of the next piece: another thread may write it
+        if (wide) codes.load_high(p.planes, end, at, n);
         memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
         directions(gradient(p, at, n, room), at, n, r);
         memset(r + n, 0, (BLOCK - n) * sizeof(float));
@@ -87,7 +87,7 @@ inline MoveCodes move_of(const Parameter& p) {
 
 template <class Kind>
 void step_with(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
-    Kind directions(p, scalars, begin);
+    Kind directions(p, scalars, begin, end);
     if (!p.weight) return move_of(p)(p, scalars, directions, begin, end, counts);
     alignas(64) float r[BLOCK], room[BLOCK];
     for (int64_t at = begin; at < end; at += BLOCK) {
