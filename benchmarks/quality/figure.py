@@ -41,13 +41,15 @@ def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
-    for panel, name in zip(panels, tasks, strict=False):
+    for name, panel in zip(tasks, panels, strict=False):  # in this order, so that no panel is lost
         for label, found in curves(planner, TASKS[name]).items():
             finite = {rate: error for rate, error in found.items() if math.isfinite(error)}
             panel.plot(list(finite), list(finite.values()), "o-", label=label, color=COLORS[label], ms=3)
         panel.set(title=TASKS[name].title, xscale="log", yscale="log")
         panel.title.set_fontsize(8)
         panel.tick_params(labelsize=7, which="both")
+        for which in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            which("{x:g}")
     for panel in panels:  # the rest of the last line
         panel.set_visible(False)
     first = figure.axes[0]
