@@ -10,6 +10,7 @@ from .settings import Run
 from .store import Store
 from .tasks import TASKS, Task
 
+TICKS = (1, 1.2, 1.5, 2, 3, 5, 10, 20)
 COLORS = {"SGD": "#7f7f7f", "Adam": "#1f77b4", "Madam": "#d62728", "Madam, 8 bits": "#ff9d45"}
 
 
@@ -36,6 +37,7 @@ def curves(planner: Planner, task: Task) -> dict[str, dict[float, float]]:
 def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
     """Write ``learning_rates.svg`` and ``.png``."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     columns = min(4, len(tasks))
     lines = math.ceil(len(tasks) / columns)
@@ -48,8 +50,10 @@ def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
         panel.set(title=TASKS[name].title, xscale="log", yscale="log")
         panel.title.set_fontsize(8)
         panel.tick_params(labelsize=7, which="both")
-        for which in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-            which("{x:g}")
+        panel.set_ylim(top=min(panel.get_ylim()[1], 25))  # who is worse leaves the panel
+        panel.yaxis.set_major_locator(FixedLocator(TICKS))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
     for panel in panels:  # the rest of the last line
         panel.set_visible(False)
     first = figure.axes[0]
