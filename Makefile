@@ -45,7 +45,8 @@ test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OL
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
 # Of GCC only. In copies of the checkout, so that its own build stays. Python is built with -fwrapv, under which no overflow is
-# undefined. The tests that start a Python of their own do it without the sanitizer that the library wants.
+# undefined. The driver is linked to a library without a folder in its name: with one it would take that of the folder it is
+# started in. The tests that start a Python of their own do it without the sanitizer that the library wants.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized
@@ -54,7 +55,7 @@ define build_sanitized
 	rm -f $(SANITIZED)/$(1)/quant/kernels/_native.so
 	cd $(SANITIZED)/$(1) && LOGNET_CXXFLAGS="-O1 -g -fno-wrapv $(2)" $(abspath $(VENV))/bin/python setup.py -q build_ext --inplace
 	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc tests/native/sanitized.cpp \
-	    quant/kernels/_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
+	    -L quant/kernels -l:_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
 endef
 define run_sanitized
 	$(SANITIZED)/$(1)/sanitized
