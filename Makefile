@@ -44,9 +44,8 @@ test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many min
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
-# Of GCC only. In copies of the checkout, so that its own build stays. Python is built with -fwrapv, under which no overflow is
-# undefined. The driver is linked to a library without a folder in its name: with one it would take that of the folder it is
-# started in. The tests that start a Python of their own do it without the sanitizer that the library wants.
+# Of GCC only. In copies of the checkout, so that its own build stays; linked by name, so that the copy's is what is loaded. Python is built with -fwrapv, under which no overflow is
+# undefined. The tests that start a Python of their own do it without the sanitizer that the library wants.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized
@@ -62,7 +61,7 @@ define run_sanitized
 	cd $(SANITIZED)/$(1) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "$(2)" \
-	    tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+	    tests/quant/test_encoding.py tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
 endef
 
 test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers of memory, undefined behaviour and threads (minutes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.kernels import native
-from .quant.log_format import PIECE, LogFormat, in_pieces
+from .quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
 from .quant.random_bits import coins, mix64
 
 
@@ -59,6 +59,9 @@ class LogStorage:
     @classmethod
     def from_values(cls, format: LogFormat, values: Tensor, scale: Tensor, rounding: str, key: int) -> LogStorage:
         """Encode flat finite floats; zeros draw their sign, and stochastic rounding its bits, from the stream `key`."""
+        if values.dtype in native.FLOATS and native.serves(values, scale):
+            planes = native.encode(values, scale, format, rounding, key, mix64(key, 1))
+            return cls(format, values.numel(), *planes, scale)
         pieces = []
         for i, part in enumerate(in_pieces(values)):
             exponent = format.encode(part.abs(), scale, rounding, key, i * PIECE)
@@ -146,17 +149,17 @@ class LogStorage:
         """
         values = values if values.is_floating_point() else values.to(torch.float32)
         check_finite(values, "the values written to a LogTensor")
-        magnitude = values.abs()
-        beyond = int((magnitude > self.scale * (1 + self.format.base_precision / 2)).sum())
-        if beyond:
+        top = self.scale * (1 + self.format.base_precision / 2)
+        if largest_magnitude(values) > top and (beyond := int((values.abs() > top).sum())):
             warnings.warn(
                 f"{beyond} of {self.count} values exceed scale={float(self.scale):.4g} and saturate there: a LogTensor"
                 " keeps its scale when written in place. For another scale make a new one with LogTensor.from_float",
                 stacklevel=3,
             )
         same = values == self.decode(values.dtype)
-        exponent = torch.where(same, self.exponent(), self.format.encode(magnitude, self.scale))
-        self.write_codes(exponent, torch.where(same, self.negative(), signs_of(values)))
+        new = LogStorage.from_values(self.format, values, self.scale, "nearest", 0)
+        exponent = torch.where(same, self.exponent(), new.exponent())
+        self.write_codes(exponent, torch.where(same, self.negative(), new.negative()))
 
     def write_kept(self, kept: Tensor, group: int) -> None:
         """Replace the pruning by flat bools, `count` of them; one bit stands for `group` weights if these agree."""
@@ -284,8 +287,8 @@ def describe(format: LogFormat) -> str:
 
 def check_finite(x: Tensor, what: str) -> None:
     """Raise ValueError naming `what` if x holds NaN or infinity."""
-    bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
-    if bad:
+    if not math.isfinite(largest_magnitude(x)):
+        bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
         raise ValueError(
             f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
         )

@@ -48,6 +48,8 @@ def pack(values: Tensor, width: int) -> Tensor:
     [33, 67]
     """
     flat = values.reshape(-1)
+    if native.serves(flat):
+        return native.pack(flat, width)
     if width == 8:
         return flat.to(torch.uint8, copy=True)  # never the caller's own memory
     if 8 % width == 0:  # whole values in every byte: stay in bytes
@@ -83,6 +85,8 @@ def pack_codes(codes: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
     """Pack codes in [0, 2^bits), bits 1 to 16, into the planes `(low, high)`; `high` is None up to 8 bits."""
     if bits <= 8:
         return pack(codes, bits), None
+    if native.serves(flat := codes.reshape(-1)):
+        return native.pack(flat, 8), native.pack(flat, bits - 8, byte=1)
     return pack(codes & 0xFF, 8), pack(codes >> 8, bits - 8)
 
 

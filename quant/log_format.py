@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .random_bits import uniform
+from .random_bits import halves
 from .rounding import is_traced
 
 MIN_BITS, MAX_BITS = 2, 16
@@ -65,21 +65,22 @@ def typical_magnitude(x: Tensor) -> float:
     An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
     `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
 
-    >>> typical_magnitude(torch.tensor([3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
+    >>> typical_magnitude(torch.tensor([3.0, -3.0, 3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
     (3.0, True)
     """
     largest = largest_magnitude(x)
     if largest < 2.0**-100:
         return ZERO_SIGMA
-    # no overflow in the squares
-    squares = math.fsum(float((part.double() / largest).square().sum()) for part in in_pieces(x))
-    return largest * math.sqrt(squares / x.numel())
+    unit = largest if x.dtype == torch.float64 else 1.0  # squares of what is narrower do not overflow float64
+    parts = (part / unit if unit != 1 else part for part in in_pieces(x))
+    norms = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts]
+    return unit * math.sqrt(math.fsum(norm * norm for norm in norms) / x.numel())
 
 
 def largest_magnitude(x: Tensor) -> float:
-    """max |x|; 0 where there is nothing."""
-    found = torch.stack([part.abs().max() for part in in_pieces(x)]) if x.numel() else torch.zeros(1)
-    return float(found.max())
+    """max |x|; 0 where there is nothing, NaN where there is one."""
+    found = [bound for part in in_pieces(x) if part.numel() for bound in torch.aminmax(part)]
+    return float(torch.stack(found).abs().max()) if found else 0.0
 
 
 def in_pieces(x: Tensor) -> tuple[Tensor, ...]:
@@ -178,43 +179,65 @@ class LogFormat:
             )
         return float(torch.tensor(scale, dtype=torch.float32))
 
-    def position(self, magnitude: Tensor, scale: Tensor) -> Tensor:
-        """The real-valued rung -ln(magnitude / scale) / base_precision in float64, kept on the ladder.
-
-        `scale` broadcasts against `magnitude`. Zero falls to the last rung, values above `scale` to rung 0.
-        A position closer to an integer than float32 can tell is that integer, so that decoded values encode to
-        their own rung whatever the rounding.
-        """
-        ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
-        rungs = ratio.log_().div_(-self.base_precision).clamp_(0, self.last_rung)
-        whole = rungs.round()
-        return torch.where((rungs - whole).abs() * self.base_precision < _FLOAT32.eps, whole, rungs)
-
     def encode(
         self, magnitude: Tensor, scale: Tensor, rounding: str = "nearest", key: int = 0, start: int = 0
     ) -> Tensor:
         """Round magnitudes to rungs, in log space.
 
+        With r = magnitude / scale the position is p = -ln(r) / base_precision, and the rung floor(p + u), kept on the
+        ladder: without a logarithm, the number of rungs behind the first that are not below ``r * exp(-u *
+        base_precision)``. In float64 division, product and comparisons say the same everywhere, so every back end takes the
+        same rung.
+
         Args:
             magnitude: |x|, any shape, any floating dtype, finite.
             scale: sigma*, broadcast against `magnitude`.
-            rounding: "nearest" (a tie in log space goes to the smaller magnitude) or "stochastic",
-                floor(k + u) with u uniform, whose expectation is the unrounded position.
+            rounding: "nearest", u = 1/2 (a tie in log space goes to the smaller magnitude), or "stochastic", u uniform in
+                16 bits, whose expectation is the unrounded position. A magnitude closer to a rung than float32 can tell is
+                that rung, so that decoded values encode to their own whatever the rounding.
             key, start: name the stream of random bits of stochastic rounding, and where in it to begin.
 
         Returns:
-            int32 rungs k of the same shape.
+            int32 rungs k of the same shape. Zero falls to the last rung, values above `scale` to rung 0.
 
         >>> ladder = LogFormat(4)  # three rungs to the octave
         >>> ladder.encode(torch.tensor([1.0, 0.5, 0.25]), torch.tensor(1.0)).tolist()
         [0, 3, 6]
         """
-        rungs = self.position(magnitude, scale)
-        if check_rounding(rounding) == "nearest":
-            return (rungs + 0.5).floor_().to(torch.int32)
-        floor = rungs.floor()
-        u = uniform(rungs.numel(), key, torch.float64, rungs.device, start).view(rungs.shape)
-        return (floor + (u < rungs - floor)).to(torch.int32)
+        ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
+        ratio = ratio.mul_(self._drops(check_rounding(rounding), ratio, key, start)).clamp_(max=1)
+        return self._count_rungs(ratio.reshape(-1)).view(ratio.shape)
+
+    def _count_rungs(self, y: Tensor) -> Tensor:
+        """How many of the rungs behind the first are not below each y, which is flat and from 0 to 1."""
+        rungs = self.unit_rungs(torch.float64, y)  # behind the last, what is negative: below everything
+        guess = y.log().mul_(-1 / self.base_precision).clamp_(0, self.last_rung).to(torch.int32)
+        more = (rungs.index_select(0, guess + 1) >= y).to(torch.int32)
+        fewer = (rungs.index_select(0, guess) < y).to(torch.int32)
+        return guess.add_(more).sub_(fewer)  # the logarithm is one off at most, and only next to a rung
+
+    def _drops(self, rounding: str, like: Tensor, key: int, start: int) -> Tensor | float:
+        """exp(-u * base_precision) for the u of `rounding`."""
+        if rounding == "nearest":
+            return self.nearest_drop
+        drops, bits = self.unit_drops(like), halves(like.numel(), key, start, like.device)
+        product = drops.index_select(0, bits >> 8).mul_(drops.index_select(0, (bits & 0xFF).add_(256)))
+        return product.clamp_(*self.drop_bounds).view(like.shape)
+
+    @property
+    def nearest_drop(self) -> float:
+        """From a magnitude to half a rung below it, as a factor."""
+        return math.exp(-self.base_precision / 2)
+
+    @property
+    def drop_bounds(self) -> tuple[float, float]:
+        """The least and the greatest factor of stochastic rounding: who is on a rung but for float32's precision stays."""
+        slack = 1.001 * _FLOAT32.eps  # float64 rounds, too
+        return math.exp(-self.base_precision) / (1 - slack), 1 - slack
+
+    def unit_drops(self, like: Tensor) -> Tensor:
+        """`drop_tables` on the device of `like`, from a cache but where torch.compile traces."""
+        return (drop_tables if is_traced(like) else _cached_drop_tables)(self, like.device)
 
     def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
         """`unit_ladder` on the device of `like`, from a cache but where torch.compile traces."""
@@ -247,3 +270,13 @@ def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> 
 
 
 _cached_unit_ladder = lru_cache(maxsize=64)(unit_ladder)
+
+
+def drop_tables(ladder: LogFormat, device: torch.device) -> Tensor:
+    """exp(-u * base_precision) for u = (h + 1/2) / 2^16, h of 16 bits, as a product of two: 256 float64 numbers for the upper
+    byte of h, then 256 for the lower one."""
+    byte = torch.arange(256, dtype=torch.float64, device=device)
+    return (torch.cat([byte * 256, byte + 0.5]) * (-ladder.base_precision * 2.0**-16)).exp_()
+
+
+_cached_drop_tables = lru_cache(maxsize=64)(drop_tables)

@@ -59,8 +59,8 @@ def _bow(base_precision: float) -> tuple[int, int]:
     """b0 and b1 of ln(1 + u (exp(base_precision) - 1)) / base_precision ~ u + u (1 - u) (b0 - b1 u), equal at thirds.
 
     The left side, for u uniform from 0 to 1, is what to add to places so that the mean is exact in value, not in the
-    logarithm. The right side errs in probability by 0.0002 at half an octave from rung to rung, the default at 4 bits,
-    and by 0.01 at two, at 2 bits.
+    logarithm. The right side errs in probability by 0.0002 at half an octave from rung to rung (4 bits have a third by
+    default) and by 0.01 at two (2 bits have four thirds).
     """
     slope = math.expm1(base_precision)
     third, two = ((math.log1p(u * slope) / base_precision - u) / (u * (1 - u)) for u in (1 / 3, 2 / 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from .parts import PARTS, Planner, Row, rows, wanted
@@ -107,11 +108,15 @@ def wide_table(found: list[Row], planner: Planner) -> list[str]:
 
 
 def tall_table(found: list[Row], planner: Planner) -> list[str]:
-    """A line for each contender, a column for each task; differences from the reference are in the long table."""
-    by_place = {(row.task, row.label): row for row in found}
+    """A line for each contender, a column for each task; differences from the reference are in the long table.
+
+    Best learning rates differ from task to task: "best lr 0.01" and "best lr 0.03" are one contender.
+    """
+    short = [(row, re.sub(r"best lr .*", "best lr", row.label)) for row in found]
+    by_place = {(row.task, label): row for row, label in short}
     names = list(dict.fromkeys(row.task for row in found))
     body = []
-    for label in dict.fromkeys(row.label for row in found):
+    for label in dict.fromkeys(label for _, label in short):
         rows_of = [by_place.get((name, label)) for name in names]
         cells = [
             NONE if row is None else mean_of(sample(planner.store, row.runs, row.field), TASKS[row.task].metric)

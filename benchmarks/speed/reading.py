@@ -1,4 +1,4 @@
-"""Reading few-bit weights: decoding them, multiplying by them, generating with them."""
+"""Reading few-bit weights: decoding them, multiplying by them, generating with them; and making them from floats."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def decoding(size: Size) -> Iterator[Row]:
     for bits in (8, 10, 12):
         against = f"a copy of {x.numel():,} float32"
         yield timed(THEME, f"decode {bits} bits to float32", against, found[str(bits)], 1.5)
+
+
+def encoding(size: Size) -> Iterator[Row]:
+    """Making weights from floats, against copying the floats."""
+    x = 0.1 * torch.randn(size.width, size.width)
+    contenders: dict[str, Callable[[], object]] = {"copy": x.clone}
+    for bits in (8, 10, 12):
+        contenders[str(bits)] = lambda bits=bits: LogTensor.from_float(x, bits)
+    found = compare(contenders, "copy", size.rounds)
+    for bits in (8, 10, 12):
+        yield timed(THEME, f"encode {bits} bits from float32", f"a copy of {x.numel():,} float32", found[str(bits)])
 
 
 @torch.inference_mode()
@@ -82,5 +93,5 @@ def generation(size: Size) -> Iterator[Row]:
 
 
 def rows(size: Size) -> Iterator[Row]:
-    for part in (decoding, products, generation):
+    for part in (decoding, encoding, products, generation):
         yield from part(size)

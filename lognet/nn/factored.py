@@ -47,8 +47,10 @@ def mask_structural_zeros(owner: nn.Module, name: str, values: Tensor, log: LogT
     A ladder has no zero. The class attribute `structural_zeros` names such parameters: the rule A of a PHM layer, which
     may be taken from an algebra. Zeros of one that is zero everywhere are a start and mean nothing.
     """
+    if name not in getattr(owner, "structural_zeros", ()):
+        return
     zero = values.detach() == 0
-    if name in getattr(owner, "structural_zeros", ()) and bool(zero.any()) and not bool(zero.all()):
+    if bool(zero.any()) and not bool(zero.all()):
         log.set_mask_(~zero)
 
 

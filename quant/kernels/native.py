@@ -8,13 +8,22 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ..log_format import LogFormat
+from ..random_bits import MASK64
 from .library import library, plain, serves
+from .steps import Spacing
 
-__all__ = ["Codes", "decode", "plain", "product", "serves", "unpack", "unpack_codes"]
+__all__ = ["FLOATS", "Codes", "decode", "encode", "pack", "plain", "product", "serves", "unpack", "unpack_codes"]
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+_DOUBLE, _WORD = ctypes.c_double, ctypes.c_uint64
 _SIGNATURES = {
     "lognet_decode": [_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _LONG, _LONG, _LONG, _POINTER, _INT],
+    "lognet_encode": [
+        *(_POINTER, _INT, _DOUBLE, _INT, _POINTER, _POINTER, _DOUBLE, _DOUBLE, _POINTER, _WORD, _WORD, _LONG),
+        *(_POINTER, _POINTER, _POINTER, _INT),
+    ],
+    "lognet_pack": [_POINTER, _INT, _INT, _INT, _LONG, _POINTER, _INT],
     "lognet_product": [
         *[_POINTER] * 3,
         _INT,
@@ -35,6 +44,8 @@ _SIGNATURES = {
     "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
     "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
 }
+FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+"""What `encode` reads."""
 Codes = tuple[Tensor, Tensor | None, Tensor, int, Tensor, Tensor]
 """low, high, sign, bits, rungs and scale, as `decode` takes them."""
 _NO_BIAS = (None, None, None, None, 0, None, 0.0)
@@ -79,6 +90,51 @@ def decode(
         out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def encode(
+    values: Tensor,
+    scale: Tensor,
+    ladder: LogFormat,
+    rounding: str,
+    key: int,
+    coin_key: int,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The planes low, high and sign of finite `values`: `LogFormat.encode` of their magnitudes, packed.
+
+    Args:
+        values: of a dtype in `FLOATS`, any shape.
+        scale: 0-dim float32.
+        rounding, key: as in `LogFormat.encode`.
+        coin_key: the stream that zeros draw their signs from, as `lognet.quant.random_bits.coins` does.
+    """
+    bits, count = ladder.bits, values.numel()
+    rungs, drops = ladder.unit_rungs(torch.float64, scale), None
+    least = most = ladder.nearest_drop
+    if rounding == "stochastic":
+        (least, most), drops = ladder.drop_bounds, ladder.unit_drops(scale)
+    low, sign = _stream(count, min(bits, 8)), _stream(count, 1)
+    high = _stream(count, bits - 8) if bits > 8 else None
+    spacing = Spacing.of(ladder.base_precision)
+    function("lognet_encode")(
+        values.data_ptr(), FLOATS[values.dtype], scale.item(), bits, rungs.data_ptr(), ctypes.addressof(spacing), least,
+        most, pointer(drops), key & MASK64, coin_key, count, low.data_ptr(), pointer(high), sign.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return low, high, sign
+
+
+def pack(values: Tensor, width: int, byte: int = 0) -> Tensor:
+    """A stream of `width` bits, at most 8, of each of these integers: of their byte number `byte`, from the lowest."""
+    out = _stream(values.numel(), width)
+    function("lognet_pack")(
+        values.data_ptr(), values.element_size(), byte, width, values.numel(), out.data_ptr(), torch.get_num_threads()
+    )
+    return out
+
+
+def _stream(count: int, width: int) -> Tensor:
+    return torch.empty((count * width + 7) // 8, dtype=torch.uint8)
 
 
 def unpack(stream: Tensor, width: int, total: int, start: int = 0, count: int | None = None) -> Tensor:

@@ -20,7 +20,8 @@ def in_the_root(monkeypatch):
     monkeypatch.setattr(measure, "WARM_UP", 1)
 
 
-PARTS = [optimizer.large, optimizer.many, optimizer.growth, reading.decoding, reading.products, reading.generation]
+PARTS = [optimizer.large, optimizer.many, optimizer.growth]
+PARTS += [reading.decoding, reading.encoding, reading.products, reading.generation]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -25,6 +25,10 @@ void lognet_decode(const uint8_t* low, const uint8_t* high, const uint8_t* sign,
 void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t start, int64_t n, uint8_t* out, int threads);
 void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int bits, int64_t count, int64_t start, int64_t n,
                          int32_t* out, int threads);
+void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream, int threads);
+void lognet_encode(const void* values, int dtype, double scale, int bits, const double* rungs, const Spacing* spacing,
+                   double least, double most, const double* drops, uint64_t key, uint64_t coin_key, int64_t count,
+                   uint8_t* low, uint8_t* high, uint8_t* sign, int threads);
 void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits, const float* rungs, float scale,
                     int octaves, int64_t rows, int64_t columns, const float* x, int64_t batch, const float* bias,
                     const uint8_t* bias_low, const uint8_t* bias_high, const uint8_t* bias_sign, int bias_bits,
@@ -345,6 +349,60 @@ void read(int bits, int64_t count, int threads) {
     }
 }
 
+// Finite floats of a dtype: zeros, numbers of middling size, and any bits whose exponent is below that of 2.
+Buffer<uint8_t> floats(int dtype, int64_t count, int offset, Random random) {
+    const int size = dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2;
+    Buffer<uint8_t> bytes(count * size, offset * size);
+    for (int64_t i = 0; i < count; ++i) {
+        const double x = i % 5 ? random.signed_number() : 0;
+        const float single = static_cast<float>(x);
+        uint64_t word = random.word() & ~(1ull << (8 * size - 2));
+        if (i % 2 && dtype == FLOAT64) memcpy(&word, &x, 8);
+        if (i % 2 && dtype != FLOAT64) memcpy(&word, &single, 4), word >>= dtype == FLOAT32 ? 0 : 16;
+        memcpy(bytes.data() + i * size, &word, size);
+    }
+    return bytes;
+}
+
+// Encodes floats of every dtype, to nearest and at random, and packs integers of every size.
+void write(int bits, int64_t count, bool standard, int threads) {
+    const LadderTables tables(bits, standard);
+    const double eta = tables.base_precision;
+    const Buffer<double> rungs((1 << bits) + 1, 0, [&](int64_t k) { return k >> bits ? -1 : exp(-k * eta); });
+    const Buffer<double> drops(512, 0, [&](int64_t i) { return exp((i < 256 ? i * 256 : i - 255.5) * -0x1p-16 * eta); });
+    const std::string sizes = std::to_string(bits) + " bits, " + std::to_string(count);
+    for (const int dtype : {FLOAT32, BFLOAT16, FLOAT16, FLOAT64}) {
+        for (const bool stochastic : {false, true}) {
+            everywhere("write, " + sizes + ", dtype " + std::to_string(dtype), threads, true, [&](int number, int offset) {
+                const Buffer<uint8_t> x = floats(dtype, count, offset, {4});
+                const Weights w(bits, count, offset, {5});
+                const double least = exp(stochastic ? -eta : -eta / 2), most = stochastic ? 1 : least;
+                lognet_encode(x.data(), dtype, 2.5, bits, rungs.data(), &tables.ladder.spacing, least, most,
+                              stochastic ? drops.data() : nullptr, ~6ull, 7, count, w.low.data(), w.high.data(),
+                              w.sign.data(), number);
+                std::string all;
+                w.low.append_to(all), w.high.append_to(all), w.sign.append_to(all);
+                return all;
+            });
+        }
+    }
+    for (const int size : {1, 2, 4, 8}) {
+        everywhere("pack, " + sizes + ", of " + std::to_string(size) + " bytes", threads, true, [&](int number, int offset) {
+            const int byte = bits > 8 && size > 1, width = bits > 8 ? bits - 8 : bits;
+            const Buffer<uint8_t> integers(count * size, offset * size), packed((count * width + 7) / 8, offset);
+            Random random = {8};
+            for (int64_t i = 0; i < count; ++i) {
+                const uint64_t word = random.word() & ((1ull << (width + 8 * byte)) - 1);
+                memcpy(integers.data() + i * size, &word, size);
+            }
+            lognet_pack(integers.data(), size, byte, width, count, packed.data(), number);
+            std::string all;
+            packed.append_to(all);
+            return all;
+        });
+    }
+}
+
 void multiply(int bits, int64_t rows, int64_t columns, int64_t batch, bool standard, int threads) {
     const LadderTables tables(bits, standard);
     const std::string what = "product, " + std::to_string(bits) + " bits, " + std::to_string(rows) + " x " + std::to_string(columns);
@@ -432,8 +490,8 @@ int main(int count, char**) {
     expect(lognet_set_level(2), "this library has no AVX-512");
 #endif
     for (int bits = 2; bits <= 16; ++bits) {
-        for (const int64_t count : SMALL) read(bits, count, 1);
-        for (const int64_t count : LARGE) read(bits, count, 2);
+        for (const int64_t count : SMALL) read(bits, count, 1), write(bits, count, bits % 2, 1);
+        for (const int64_t count : LARGE) read(bits, count, 2), write(bits, count, true, 2);
         const int64_t shapes[][2] = {{0, 8}, {3, 0}, {1, 1}, {5, 15}, {3, 16}, {4, 17}, {7, 31}, {2, 40}, {13, 104}, {3, 257}};
         for (const auto& [rows, columns] : shapes) {
             for (const int64_t batch : {0, 1, 2, 3, 4, 5, 9}) {

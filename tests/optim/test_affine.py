@@ -123,9 +123,10 @@ def test_gains_and_embeddings_step_as_if_they_were_small():
     assert moves == pytest.approx([0.005, 0.02, 0.02, 0.02], rel=1e-4)
 
 
-@pytest.mark.parametrize("bits", [4, 8, 12])
-def test_wrapped_zeros_step_like_float_ones(bits):
-    """A fresh bias shows no magnitude: its sigma comes from the scale that `wrap` gave it."""
+@pytest.mark.parametrize(("bits", "error"), [(4, 0.25), (8, 0.1), (12, 0.1)])
+def test_wrapped_zeros_step_like_float_ones(bits, error):
+    """A fresh bias shows no magnitude: its sigma comes from the scale that `wrap` gave it. With 4 bits there is nothing
+    between +-0.04, and larger weights take larger steps."""
     float_bias, model = nn.Parameter(torch.zeros(500)), nn.Linear(3, 500)
     nn.init.zeros_(model.bias)
     wrapped_bias = wrap(model, bits=bits).bias
@@ -135,7 +136,7 @@ def test_wrapped_zeros_step_like_float_ones(bits):
             p.grad = torch.ones(500)
             optimizer.step()
         assert optimizer.state[p]["sigma"].item() == pytest.approx(0.1, rel=1e-6)
-    assert wrapped_bias.mean().item() == pytest.approx(float_bias.mean().item(), rel=0.1)
+    assert wrapped_bias.mean().item() == pytest.approx(float_bias.mean().item(), rel=error)
 
 
 @pytest.mark.parametrize("state_bits", [16, 8, 4])

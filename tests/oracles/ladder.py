@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from decimal import Decimal, getcontext
 
 
 def float32(x: float) -> float:
@@ -19,3 +20,14 @@ def nearest_rung(x: float, scale: float, base_precision: float, bits: int) -> in
     """The rung closest to |x| in log space, found by trying every one of them."""
     distance = lambda k: abs(math.log(abs(x)) - math.log(rung(k, scale, base_precision)))
     return min(range(2**bits), key=distance)
+
+
+def rounded_rung(x: float, scale: float, base_precision: float, bits: int, u: float) -> int | None:
+    """floor(position + u), kept on the ladder, in fifty decimal digits; None too close to a change for float64 to tell."""
+    if x == 0:
+        return 2**bits - 1
+    getcontext().prec = 50
+    place = -(Decimal(abs(x)) / Decimal(scale)).ln() / Decimal(base_precision) + Decimal(u)
+    if abs(place - round(place)) * Decimal(base_precision) < Decimal("1e-13"):
+        return None
+    return max(0, min(2**bits - 1, math.floor(place)))

@@ -100,6 +100,26 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
     });
 }
 
+// A stream of `width` bits, at most 8, of each of `count` integers of `size` bytes: of their byte number `byte`.
+LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream,
+                            int threads) {
+    in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
+        chosen_kernels()->pack(values, size, byte, width, begin, end, stream);
+    });
+}
+
+// Finite floats into planes: see Encoding in lognet.h.
+LOGNET_API void lognet_encode(const void* values, int dtype, double scale, int bits, const double* rungs,
+                              const Spacing* spacing, double least, double most, const double* drops, uint64_t key,
+                              uint64_t coin_key, int64_t count, uint8_t* low, uint8_t* high, uint8_t* sign, int threads) {
+    const Encoding encoding = {values, static_cast<Dtype>(dtype), scale, rungs,   *spacing,        least,
+                               most,   drops,                     key,   coin_key, (1 << bits) - 1};
+    const Planes planes = {low, high, sign, bits};
+    in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
+        chosen_kernels()->encode(encoding, planes, begin, end);
+    });
+}
+
 // y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows), which is
 // floats, or codes, or null in both; see product.h.
 LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,

@@ -39,7 +39,7 @@ struct Rates {
 template <bool MOMENTUM>
 class FullDirections final : public Directions {
    public:
-    FullDirections(const Parameter& p, const Scalars& s, int64_t)
+    FullDirections(const Parameter& p, const Scalars& s, int64_t, int64_t)
         : rates_(*p.hyper, s), square_(static_cast<float*>(p.square)), mean_(static_cast<float*>(p.mean)) {}
 
     void operator()(const float* grad, int64_t begin, int n, float* r) override {
@@ -93,8 +93,10 @@ inline float inverse_of(float scale) {
 template <int BITS, bool MOMENTUM>
 class FewBitDirections final : public Directions {
    public:
-    FewBitDirections(const Parameter& p, const Scalars& s, int64_t begin)
+    // Of [begin, end): the words behind belong to other threads, who write them.
+    FewBitDirections(const Parameter& p, const Scalars& s, int64_t begin, int64_t end)
         : p_(p),
+          end_(end),
           rates_(*p.hyper, s),
           square_(p.hyper->square, s.state_key, begin),
           mean_(p.hyper->mean, s.state_key, (p.count + GROUP - 1) / GROUP * GROUP + begin) {}
@@ -114,7 +116,7 @@ class FewBitDirections final : public Directions {
         const float a = unit > 0 ? old / unit : 0, b = unit > 0 ? largest / unit : 0;
         *scale = unit * __builtin_sqrtf(a * a * rates.beta + b * b * rates.beta_rest);
         const float ratio = *scale > 0 ? old / *scale : 0, decay = ratio * ratio * rates.beta, inverse = inverse_of(*scale);
-        square_.load(p_.square, p_.count, begin, n);
+        square_.load(p_.square, end_, begin, n);
         for (int i = 0; i < n; i += GROUP) {
             Floats square[VECTORS];
             square_.levels(i, square);
@@ -138,7 +140,7 @@ class FewBitDirections final : public Directions {
         *scale = now;
         const float decay = (now > 0 ? old / now : 0) * rates.mu, inverse = inverse_of(now);
         const float lead = now * rates.mean_correction * rates.mu;
-        mean_.load(p_.mean, p_.count, begin, n);
+        mean_.load(p_.mean, end_, begin, n);
         for (int i = 0; i < n; i += GROUP) {
             Floats mean[VECTORS];
             mean_.levels(i, mean);
@@ -154,6 +156,7 @@ class FewBitDirections final : public Directions {
     }
 
     const Parameter& p_;
+    const int64_t end_;
     const Rates rates_;
     Average<BITS, false> square_;
     Average<BITS, true> mean_;

@@ -10,7 +10,7 @@
 constexpr int GROUP = 32;   // weights that share the shuffles of a table of bytes, and a draw of random words
 constexpr int BLOCK = 128;  // weights worked on together, and the numbers that share a scale in quant/block_format.py
 
-enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
+enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, FLOAT64 = 3 };  // steps read the first two
 
 // Packed codes (see quant/bitpack.py): the sizes follow from the number of weights.
 struct Planes {
@@ -51,6 +51,19 @@ struct Hyper {
     Levels square, mean;  // of averages in few bits
 };
 
+// What it takes to encode floats: the numbers of LogFormat.encode in quant/log_format.py.
+struct Encoding {
+    const void* values;  // finite
+    Dtype dtype;
+    double scale;
+    const double* rungs;  // of the unit ladder, from 1 down; then a negative number
+    Spacing spacing;
+    double least, most;
+    const double* drops;  // for the upper byte of 16 random bits, then for the lower one; null: `least` for all
+    uint64_t key, coin_key;
+    int32_t last;
+};
+
 // One parameter: a LogTensor (planes) or floats (weight), its gradient and its state.
 struct Parameter {
     const void* grad;
@@ -89,6 +102,8 @@ struct Kernels {
     void (*unpack_codes)(const Planes& planes, int64_t count, int64_t begin, int64_t end, int32_t* out);
     void (*product)(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
                     const float* x, int64_t batch, float* y, int threads);  // all of it, on its own threads
+    void (*pack)(const void* values, int size, int byte, int width, int64_t begin, int64_t end, uint8_t* stream);
+    void (*encode)(const Encoding& encoding, const Planes& planes, int64_t begin, int64_t end);
     bool (*all_below)(const void* grad, Dtype dtype, float limit, int64_t begin, int64_t end);
     void (*step)(const Parameter& parameter, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts);
 };

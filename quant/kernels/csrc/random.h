@@ -23,6 +23,14 @@ struct RandomWords {
     }
 };
 
+// One of them: the word of an element.
+inline uint32_t random_word(uint64_t key, int64_t element) {
+    uint32_t h = (static_cast<uint32_t>(key) | 1) * static_cast<uint32_t>(element) + static_cast<uint32_t>(key >> 32);
+    h = (h ^ h >> 16) * 0x85EBCA6Bu;
+    h = (h ^ h >> 13) * 0xC2B2AE35u;
+    return h ^ h >> 16;
+}
+
 // Uniform on (0, 1], of random halves in lanes of their own.
 inline Floats uniform(Ints halves) { return to_floats(halves + splat(1)) * splat(0x1p-16f); }
 

@@ -1,40 +1,10 @@
 // Madam's step of a piece of one parameter, a block after the other: what optim/madam.py does in plain torch.
 #pragma once
 #include "directions.h"
+#include "floats.h"
 #include "moves.h"
 
 namespace {
-
-inline float from_bfloat16(uint16_t x) {
-    uint32_t bits = static_cast<uint32_t>(x) << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-inline uint16_t to_bfloat16(float x) {  // finite: to the nearest, ties to even
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
-inline void load_floats(const void* from, int32_t dtype, int64_t begin, int n, float* to) {
-    if (dtype == FLOAT32) {
-        memcpy(to, static_cast<const float*>(from) + begin, n * sizeof(float));
-    } else {
-        const uint16_t* at = static_cast<const uint16_t*>(from) + begin;
-        for (int i = 0; i < n; ++i) to[i] = from_bfloat16(at[i]);
-    }
-}
-
-inline void save_floats(const float* from, int32_t dtype, int64_t begin, int n, void* to) {
-    if (dtype == FLOAT32) {
-        memcpy(static_cast<float*>(to) + begin, from, n * sizeof(float));
-    } else {
-        uint16_t* at = static_cast<uint16_t*>(to) + begin;
-        for (int i = 0; i < n; ++i) at[i] = to_bfloat16(from[i]);
-    }
-}
 
 // The gradient of a block: its own memory where that will do, else `room`, with zeros behind the last.
 inline const float* gradient(const Parameter& p, int64_t begin, int n, float* room) {
@@ -83,8 +53,8 @@ void move_codes(const Parameter& p, const Scalars& scalars, Directions& directio
         const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
         const bool in_place = n == BLOCK && p.planes.bits >= 8;  // a byte for a code, or for its lower part
         uint8_t* low = in_place ? p.planes.low + at : codes.low;
-        if (!in_place) codes.load_low(p.planes, p.count, at, n);
-        if (wide) codes.load_high(p.planes, p.count, at, n);
+        if (!in_place) codes.load_low(p.planes, end, at, n);  // no byte of the next piece: another thread may write it
+        if (wide) codes.load_high(p.planes, end, at, n);
         memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
         directions(gradient(p, at, n, room), at, n, r);
         memset(r + n, 0, (BLOCK - n) * sizeof(float));
@@ -117,7 +87,7 @@ inline MoveCodes move_of(const Parameter& p) {
 
 template <class Kind>
 void step_with(const Parameter& p, const Scalars& scalars, int64_t begin, int64_t end, int64_t* counts) {
-    Kind directions(p, scalars, begin);
+    Kind directions(p, scalars, begin, end);
     if (!p.weight) return move_of(p)(p, scalars, directions, begin, end, counts);
     alignas(64) float r[BLOCK], room[BLOCK];
     for (int64_t at = begin; at < end; at += BLOCK) {
