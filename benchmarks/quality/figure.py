@@ -10,6 +10,7 @@ from .settings import Run
 from .store import Store
 from .tasks import TASKS, Task
 
+TICKS = (1, 1.2, 1.5, 2, 3, 5, 10, 20)
 COLORS = {"SGD": "#7f7f7f", "Adam": "#1f77b4", "Madam": "#d62728", "Madam, 8 bits": "#ff9d45"}
 
 
@@ -36,18 +37,23 @@ def curves(planner: Planner, task: Task) -> dict[str, dict[float, float]]:
 def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
     """Write ``learning_rates.svg`` and ``.png``."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     columns = min(4, len(tasks))
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
-    for panel, name in zip(panels, tasks, strict=False):
+    for name, panel in zip(tasks, panels, strict=False):  # in this order, so that no panel is lost
         for label, found in curves(planner, TASKS[name]).items():
             finite = {rate: error for rate, error in found.items() if math.isfinite(error)}
             panel.plot(list(finite), list(finite.values()), "o-", label=label, color=COLORS[label], ms=3)
         panel.set(title=TASKS[name].title, xscale="log", yscale="log")
         panel.title.set_fontsize(8)
         panel.tick_params(labelsize=7, which="both")
+        panel.set_ylim(top=min(panel.get_ylim()[1], 25))  # who is worse leaves the panel
+        panel.yaxis.set_major_locator(FixedLocator(TICKS))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
     for panel in panels:  # the rest of the last line
         panel.set_visible(False)
     first = figure.axes[0]
