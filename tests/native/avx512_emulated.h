@@ -73,4 +73,5 @@ inline __m512 emulated_i32gather_ps(__m512i index, const void* table, int scale)
 #endif
 
 // The choice of the instruction set is told that the processor has AVX-512.
+#define AVX512_EMULATED 1
 #define __builtin_cpu_supports(feature) (!__builtin_strncmp(feature, "avx512", 6) || __builtin_cpu_supports(feature))

@@ -486,6 +486,9 @@ void callers() {
 int main(int count, char**) {
     threads_only = count > 1;
     lognet_set_parallel(on_threads);
+#if defined(AVX512_EMULATED)
+    expect(lognet_set_level(2), "this library has no AVX-512");
+#endif
     for (int bits = 2; bits <= 16; ++bits) {
         for (const int64_t count : SMALL) read(bits, count, 1), write(bits, count, bits % 2, 1);
         for (const int64_t count : LARGE) read(bits, count, 2), write(bits, count, true, 2);
