@@ -44,8 +44,9 @@ test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many min
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
-# Of GCC only. In copies of the checkout, so that its own build stays; linked by name, so that the copy's is what is loaded. Python is built with -fwrapv, under which no overflow is
-# undefined. The tests that start a Python of their own do it without the sanitizer that the library wants.
+# Of GCC only. In copies of the checkout, so that its own build stays; linked by name, so that the copy's is what is loaded.
+# Python is built with -fwrapv, under which no overflow is undefined. The tests that start a Python of their own do it without
+# the sanitizer that the library wants.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized

@@ -148,9 +148,9 @@ class LogStorage:
         coarse to tell these codes from their neighbours.
         """
         values = values if values.is_floating_point() else values.to(torch.float32)
-        check_finite(values, "the values written to a LogTensor")
+        largest = check_finite(values, "the values written to a LogTensor")
         top = self.scale * (1 + self.format.base_precision / 2)
-        if largest_magnitude(values) > top and (beyond := int((values.abs() > top).sum())):
+        if largest > top and (beyond := int((values.abs() > top).sum())):
             warnings.warn(
                 f"{beyond} of {self.count} values exceed scale={float(self.scale):.4g} and saturate there: a LogTensor"
                 " keeps its scale when written in place. For another scale make a new one with LogTensor.from_float",
@@ -285,13 +285,15 @@ def describe(format: LogFormat) -> str:
     return f"bits={format.bits}, base_precision={format.base_precision:.4g}"
 
 
-def check_finite(x: Tensor, what: str) -> None:
-    """Raise ValueError naming `what` if x holds NaN or infinity."""
-    if not math.isfinite(largest_magnitude(x)):
+def check_finite(x: Tensor, what: str) -> float:
+    """Raise ValueError naming `what` if x holds NaN or infinity; return max |x|."""
+    largest = largest_magnitude(x)
+    if not math.isfinite(largest):
         bad = x.numel() - sum(int(torch.isfinite(part).sum()) for part in in_pieces(x))
         raise ValueError(
             f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
         )
+    return largest
 
 
 def signs_of(values: Tensor, key: int = 0, start: int = 0) -> Tensor:

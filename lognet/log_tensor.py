@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from .log_storage import LogStorage, check_finite
 from .quant.bitpack import pack
-from .quant.log_format import LogFormat, check_positive, check_rounding, largest_magnitude
+from .quant.log_format import LogFormat, check_positive, check_rounding
 from .quant.random_bits import key_from_generator
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # torch functions with an implementation of their own (see autograd.py)
@@ -126,8 +126,8 @@ class LogTensor(Tensor):
         ladder = LogFormat(bits, base_precision)  # type: ignore[arg-type]
         check_rounding(rounding)
         values = (x.dequantize() if isinstance(x, LogTensor) else x).detach().reshape(-1)
-        check_finite(values, "x")
-        top = _scale_tensor(ladder, _largest(values) if scale is None else scale, values.device)
+        largest = check_finite(values, "x")
+        top = _scale_tensor(ladder, _own_scale(values, largest) if scale is None else scale, values.device)
         key = 0 if generator is None and rounding == "nearest" else key_from_generator(generator)
         storage = LogStorage.from_values(ladder, values, top, rounding, key)
         return LogTensor(storage, x.shape, dtype=x.dtype)
@@ -469,10 +469,9 @@ def place(x: LogTensor, flat: Tensor, values: Tensor) -> Tensor:
     return flat
 
 
-def _largest(values: Tensor) -> float:
+def _own_scale(values: Tensor, largest: float) -> float:
     if values.numel() == 0:
         return 1.0
-    largest = largest_magnitude(values)
     if largest == 0:
         raise ValueError(
             "x is all zeros, from which no scale can be taken; give scale= (the magnitude of the top rung)"

@@ -52,10 +52,11 @@ def default_base_precision(bits: int) -> float:
     >>> [round(math.log(2) / default_base_precision(bits), 1) for bits in (3, 4, 6, 7, 8)]  # rungs to the octave
     [1.5, 3.0, 12.0, 16.0, 32.0]
     """
-    return _eight_octaves(bits) * (1.0 if bits > 6 else 2.0 / 3.0)
+    return eight_octaves(bits) * (1.0 if bits > 6 else 2.0 / 3.0)
 
 
-def _eight_octaves(bits: int) -> float:
+def eight_octaves(bits: int) -> float:
+    """The spacing of 2^(bits - 3) rungs to the octave."""
     return math.log(2.0) * 2.0 ** (3 - bits)
 
 
@@ -165,7 +166,7 @@ class LogFormat:
     @property
     def by_octaves(self) -> bool:
         """Whether 2^(bits - 3) rungs are exactly an octave, as kernels like it."""
-        return self.base_precision == _eight_octaves(self.bits)
+        return self.base_precision == eight_octaves(self.bits)
 
     def check_scale(self, scale: float) -> float:
         """Return the float32 value of `scale` if every rung below it is a normal float32, else raise ValueError."""

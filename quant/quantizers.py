@@ -7,7 +7,6 @@ are those of the format, the tensor that holds them keeps its dtype.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .log_format import LogFormat, check_rounding
+from .log_format import LogFormat, check_rounding, eight_octaves
 from .random_bits import content_key, uniform
 from .rounding import is_traced, round_to_rungs
 
@@ -144,8 +143,7 @@ class LogQuantizer(Quantizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         ladder = LogFormat(self.bits, self.base_precision)
-        sixteen_octaves = math.log(2.0) * 2.0 ** (4 - self.bits)
-        precision = sixteen_octaves if self.base_precision is None else ladder.base_precision
+        precision = 2 * eight_octaves(self.bits) if self.base_precision is None else ladder.base_precision
         object.__setattr__(self, "base_precision", precision)
 
     def __str__(self) -> str:
