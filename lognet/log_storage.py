@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from .quant import operators
 from .quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from .quant.kernels import native
 from .quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
@@ -115,6 +116,10 @@ class LogStorage:
         if dtype != torch.float64 and native.serves(*planes, self.scale):
             rungs = self.format.unit_rungs(torch.float32, self.low)
             values = native.decode(*planes, self.format.bits, rungs, self.scale, self.count, start, count).to(dtype)
+        elif dtype != torch.float64 and operators.wanted(self.low):
+            n, format = self.count - start if count is None else count, self.format
+            place = (format.bits, format.base_precision, self.count, start, n)
+            values = operators.decode(*planes, self.scale, *place).to(dtype)
         else:
             values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
         kept = self.kept(start, count)

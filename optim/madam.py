@@ -21,10 +21,10 @@ from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters, check_state_bits, check_state_dict
 from .launch import Launcher
-from .plan import Planned, Scalars, read_flags
+from .plan import Pending, Planned, Scalars, are_sound, compute_dtype, fetched, with_tensors
 from .release import Release
 from .shards import gradient, is_sharded, over_parts, part, part_start, whole
-from .state import AVERAGES, add_average, few_bit_direction, full_direction, largest_gradient, recode_averages
+from .state import AVERAGES, add_average, few_bit_direction, full_direction, recode_averages
 from .update import CodeStep, step_codes, step_floats
 
 Place = tuple[int, tuple[Tensor, dict[str, Any]]]  # a parameter's index in the optimizer, itself and its group
@@ -244,7 +244,9 @@ class Madam(Optimizer):
             indices = [i for group in loaded["param_groups"] for i in group["params"]]
             for p, index in zip(self._parameters(), indices, strict=True):
                 for name, value in loaded["state"].get(index, {}).items():
-                    if isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
+                    if name == "sigma":  # a number that the host needs
+                        self.state[p][name] = value.to("cpu", copy=True)
+                    elif isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
                         self.state[p][name] = value.to(p.device, copy=True)
 
         hooks = [  # between those of users: these give the final state dict, and get the state as it stays
@@ -331,40 +333,44 @@ class Madam(Optimizer):
             return self._planned(compiling, places)
 
     def _planned(self, compiling: bool, places: Places) -> list[Planned]:
-        pending, launched = self._described(compiling, places)
+        pending, launched = self._described(places)
         rows, params = steps.Rows([row for _, _, row in launched]), [p for p, _, _ in launched]
-        sound = _are_sound(pending)
+        sound = are_sound(pending)
         checked = [*zip(sound, ((p, index) for p, _, index, _ in pending), strict=True)]
         if launched:
             checked += zip(rows.check(), ((p, index) for p, index, _ in launched), strict=True)
         for is_sound, (p, index) in checked:
             if not is_sound:
                 self._warn_of_gradient(p, index)
-        moves = []
-        for is_sound, (p, grad, index, group) in zip(
-            sound, pending, strict=True
-        ):  # only now: a warning may be an error
-            if not is_sound:
-                continue
-            state = self._state_of(p, grad, group)
-            state["step"] += 1
-            scalars = self._scalars(p, index, int(state["step"]), group)
-            if is_sharded(p):
-                state = {name: part(value) for name, value in state.items()}
-                if "counts" in state:
-                    state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
-            scalars = scalars.as_tensors(p.device) if compiling else scalars
-            moves.append(Planned(part(p), part(grad), state, scalars, group, p))
+        moves = self._moves(
+            [row for is_sound, row in zip(sound, pending, strict=True) if is_sound]
+        )  # a warning may be an error
+        if compiling:
+            moves = with_tensors(moves)
         if launched:
             rows.step()
             torch.autograd.graph.increment_version(params)  # so that a stale backward pass raises
         return moves
 
-    def _described(
-        self, compiling: bool, places: Places
-    ) -> tuple[list[tuple[Tensor, Tensor, int, dict[str, Any]]], list[tuple[Tensor, int, bytearray]]]:
+    def _moves(self, sound: list[Pending]) -> list[Planned]:
+        """The steps of parameters whose gradients are sound, which count from here on."""
+        moves = []
+        scales = iter(fetched([part(p).scale for p, *_ in sound if isinstance(part(p), LogTensor)]))
+        for p, grad, index, group in sound:
+            state = self._state_of(p, grad, group)
+            state["step"] += 1
+            scale = next(scales) if isinstance(part(p), LogTensor) else 1.0
+            scalars = self._scalars(p, scale, index, int(state["step"]), group)
+            if is_sharded(p):
+                state = {name: part(value) for name, value in state.items()}
+                if "counts" in state:
+                    state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
+            moves.append(Planned(part(p), part(grad), state, scalars, group, p))
+        return moves
+
+    def _described(self, places: Places) -> tuple[list[Pending], list[tuple[Tensor, int, bytearray]]]:
         """The parameters to move: those left to torch, and the rows of those for the native kernels."""
-        ready = not compiling and launch.ready()
+        ready = launch.ready()
         launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
         groups = {id(group): group for _, (_, group) in places}
         hypers = {key: launcher.hyper(group) for key, group in groups.items()} if ready else {}
@@ -397,7 +403,7 @@ class Madam(Optimizer):
         self._warn_once(
             "non-finite",
             f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-            f" {_compute(p)}; its step is skipped (so will be later ones, without a further warning)",
+            f" {compute_dtype(p)}; its step is skipped (so will be later ones, without a further warning)",
         )
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
@@ -418,13 +424,13 @@ class Madam(Optimizer):
                 " it (ReduceLROnPlateau(min_lr=base_precision))",
             )
 
-    def _scalars(self, p: Tensor, index: int, step: int, group: dict[str, Any]) -> Scalars:
+    def _scalars(self, p: Tensor, scale: float, index: int, step: int, group: dict[str, Any]) -> Scalars:
         lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
         correct = group["bias_correction"]
         own, key = part(p), mix64(group["seed"], step, index)
         unit, rung = 1.0, 1.0
         if isinstance(own, LogTensor):
-            unit, rung = float(own.scale) * rung_behind(own.format), own.base_precision
+            unit, rung = scale * rung_behind(own.format), own.base_precision
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
         return Scalars(
             lr=lr / rung,
@@ -440,7 +446,7 @@ class Madam(Optimizer):
 
     def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: Scalars, group: dict[str, Any]) -> None:
         """One parameter's step: arithmetic only."""
-        grad = grad.to(_compute(p))
+        grad = grad.to(compute_dtype(p))
         if group["maximize"]:
             grad = -grad
         if isinstance(p, LogTensor) and p.mask is not None:
@@ -476,7 +482,7 @@ class Madam(Optimizer):
         joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
         names = [name for name in AVERAGES if all(name in state for state in states)]
         state = {name: joined([state[name] for state in states]) for name in names}
-        flat, grad = joined(params), joined(grads).to(_compute(params[0]))
+        flat, grad = joined(params), joined(grads).to(compute_dtype(params[0]))
         self._move(flat, grad, state, Scalars.joined(scalars, sizes, grad), groups[0])
         for targets, source in [(params, flat), *(([s[name] for s in states], state[name]) for name in names)]:
             parts = [part.view(t.shape) for part, t in zip(source.split(sizes), targets, strict=True)]
@@ -491,14 +497,14 @@ class Madam(Optimizer):
         state = self.state[p]
         if not state:
             state["step"] = torch.tensor(0.0)
-            add_average(state, "exp_avg_sq", grad, _compute(p), group["state_bits"])
-        recode_averages(state, grad, _compute(p), group["state_bits"])  # where the group's have been changed
+            add_average(state, "exp_avg_sq", grad, compute_dtype(p), group["state_bits"])
+        recode_averages(state, grad, compute_dtype(p), group["state_bits"])  # where the group's have been changed
         if isinstance(part(p), LogTensor) and "counts" not in state:  # the state may be that of the float model
             state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
         if "sigma" not in state:
             state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)
         if group["momentum"] and "exp_avg" not in state:
-            add_average(state, "exp_avg", grad, _compute(p), group["state_bits"])
+            add_average(state, "exp_avg", grad, compute_dtype(p), group["state_bits"])
         return state
 
     def _warn_once(self, kind: str, message: str) -> None:
@@ -524,18 +530,4 @@ def _is_lowest(w: Tensor) -> bool:
     return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())
 
 
-def _are_sound(pending: list[tuple[Tensor, Tensor, int, dict[str, Any]]]) -> list[bool]:
-    """Of each gradient, whether all of it is finite and small enough; of a sharded one, whether all parts are."""
-    beyond = []
-    for p, grad, _, group in pending:
-        limit = largest_gradient(_compute(p), group["state_bits"])
-        beyond.append((~(part(grad).abs() < limit)).any().to(torch.uint8))  # NaN too
-    return [not flag for flag in read_flags(over_parts(beyond, [p for p, *_ in pending], "max"))]
-
-
 _LAUNCHERS: weakref.WeakKeyDictionary[Optimizer, Launcher] = weakref.WeakKeyDictionary()  # copies make their own
-
-
-def _compute(p: Tensor) -> torch.dtype:
-    """The dtype that a parameter's step is computed in."""
-    return torch.float64 if p.dtype == torch.float64 else torch.float32

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 from ..quant.random_bits import key_tensor
+from .shards import over_parts, part
+from .state import largest_gradient
+
+Pending = tuple[Tensor, Tensor, int, dict[str, Any]]
+"""A parameter with a gradient, the gradient, the number of the parameter in its optimizer, and its group."""
 
 
 class Scalars(NamedTuple):
@@ -27,10 +32,13 @@ class Scalars(NamedTuple):
     state_key: int | Tensor  # of the averages' random bits
     start: int | Tensor  # of a part of a parameter: the number of its first weight in the whole
 
-    def as_tensors(self, device: torch.device) -> Scalars:
-        numbers = torch.tensor(self[:-3], dtype=torch.float64, device=device)
-        keys = (key if isinstance(key, Tensor) else key_tensor(key, device) for key in self[-3:-1])
-        return Scalars(*numbers, *keys, torch.as_tensor(self.start, device=device))  # type: ignore[call-arg]
+    @staticmethod
+    def as_tensors(rows: list[Scalars], device: torch.device) -> list[Scalars]:
+        """The same as tensors on a device, which gets all of them at once."""
+        numbers = torch.tensor([row[:-3] for row in rows], dtype=torch.float64).to(device)
+        keys = torch.stack([torch.stack([key_tensor(int(key)) for key in row[-3:-1]]) for row in rows]).to(device)
+        starts = torch.tensor([int(row.start) for row in rows]).to(device)
+        return [Scalars(*parts, *both, start) for parts, both, start in zip(numbers, keys, starts, strict=True)]  # type: ignore[call-arg]
 
     @staticmethod
     def joined(rows: tuple[Scalars, ...], sizes: list[int], like: Tensor) -> Scalars:
@@ -57,10 +65,38 @@ class Planned(NamedTuple):
     """As the optimizer knows it: p, or the DTensor that p is the local part of."""
 
 
-def read_flags(flags: list[Tensor]) -> list[bool]:
-    """The values of 0-dim bool tensors, fetched together: a device is waited for once."""
-    if not flags:
-        return []
-    if all(flag.device == flags[0].device for flag in flags):
-        return torch.stack(flags).tolist()
-    return [bool(flag) for flag in flags]
+def fetched(numbers: list[Tensor]) -> list[Any]:
+    """The values of 0-dim tensors of one dtype, fetched together: a device is waited for once."""
+    if numbers and all(number.device == numbers[0].device for number in numbers):
+        return torch.stack(numbers).tolist()
+    return [number.item() for number in numbers]
+
+
+def with_tensors(moves: list[Planned]) -> list[Planned]:
+    """The same with every number as a tensor, on the parameter's device."""
+    on: dict[torch.device, list[Planned]] = {}
+    for move in moves:
+        on.setdefault(move.p.device, []).append(move)
+    scalars: dict[int, Scalars] = {}
+    for device, together in on.items():
+        uploaded = Scalars.as_tensors([move.scalars for move in together], device)
+        scalars.update((id(move), row) for move, row in zip(together, uploaded, strict=True))
+    return [move._replace(scalars=scalars[id(move)]) for move in moves]
+
+
+def are_sound(pending: list[Pending]) -> list[bool]:
+    """Of each gradient, whether all of it is finite and small enough; of a sharded one, whether all parts are."""
+    grads = [part(grad) for _, grad, _, _ in pending]
+    filled = [grad for grad in grads if grad.numel()]  # the others have no largest entry
+    largest = iter(torch._foreach_norm(filled, float("inf")) if filled else ())
+    beyond = []
+    for (p, _, _, group), grad in zip(pending, grads, strict=True):
+        top = next(largest) if grad.numel() else grad.new_zeros(())
+        limit = largest_gradient(compute_dtype(p), group["state_bits"])
+        beyond.append((~(top < limit)).to(torch.uint8))  # NaN too
+    return [not flag for flag in fetched(over_parts(beyond, [p for p, *_ in pending], "max"))]
+
+
+def compute_dtype(p: Tensor) -> torch.dtype:
+    """The dtype that a parameter's step is computed in."""
+    return torch.float64 if p.dtype == torch.float64 else torch.float32

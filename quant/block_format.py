@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .bitpack import pack, unpack
 from .ratios import NEAREST, places_between
-from .rounding import is_traced
+from .rounding import is_traced, written_down
 
 BLOCK = 128
 """Numbers that share a float32 scale: a quarter of a bit each."""
@@ -102,7 +102,7 @@ class BlockFormat:
 
 def _table(format: BlockFormat, device: torch.device) -> Tensor:
     k = torch.arange(format.last_rung + 1 + format.signed, dtype=torch.float64, device=device)
-    table = (k * -format.base_precision).exp_().to(torch.float32)
+    table = written_down((k * -format.base_precision).exp_().to(torch.float32))
     if not format.signed:
         return table
     table = torch.where(k <= format.last_rung, table, 0)

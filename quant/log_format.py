@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .random_bits import halves
-from .rounding import is_traced
+from .rounding import is_traced, written_down
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")
@@ -266,7 +266,7 @@ class LogFormat:
 def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> Tensor:
     """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated."""
     k = torch.arange(2**ladder.bits, dtype=torch.float64, device=device)
-    positive = (k * -ladder.base_precision).exp_().to(dtype)
+    positive = written_down((k * -ladder.base_precision).exp_().to(dtype))
     return torch.cat([positive, -positive])
 
 

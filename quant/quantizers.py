@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from .log_format import LogFormat, check_rounding, eight_octaves
 from .random_bits import content_key, uniform
-from .rounding import is_traced, round_to_rungs
+from .rounding import is_traced, round_to_rungs, written_down
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
 
@@ -172,7 +172,7 @@ def power_of_two_above(y: Tensor) -> Tensor:
 def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
     k = torch.arange(2**quantizer.bits, dtype=torch.float64, device=device)
     table = (k * -quantizer.base_precision).exp_()
-    return torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype)
+    return written_down(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
 
 
 _cached_magnitudes = lru_cache(maxsize=64)(_magnitudes)

@@ -45,22 +45,33 @@ def key_tensor(key: int, device: torch.device | str = "cpu") -> Tensor:
 def random_words(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
     """`count` uniform 32-bit words of the stream named by the 64-bit `key`, from its element `start` on.
 
-    Returns an int64 tensor of shape (count,) with values in [0, 2^32): int64 because torch has no unsigned
-    32-bit arithmetic, and the masked products below are exact in it.
+    Returns an int64 tensor of shape (count,) with values in [0, 2^32).
     """
-    return _words(torch.arange(start, start + count, dtype=torch.int64, device=device), key)
+    index = torch.arange(start, start + count, dtype=torch.int64, device=device)
+    return _words(index.to(torch.int32), key).to(torch.int64).bitwise_and_(_MASK32)
 
 
 def _words(index: Tensor, key: int | Tensor) -> Tensor:
-    """The words of the elements `index` of a stream; overwrites `index`."""
-    multiplier, offset = key.unbind() if isinstance(key, Tensor) else ((key & _MASK32) | 1, key >> 32)
-    return _fmix32_(index.mul_(multiplier).add_(offset).bitwise_and_(_MASK32))
+    """The words of the elements `index` of a stream, modulo 2^32, as int32; overwrites `index`.
+
+    torch has no unsigned arithmetic of 32 bits, but sums, products and lower bits are those of signed numbers, which wrap.
+    """
+    if isinstance(key, Tensor):
+        multiplier, offset = key.to(torch.int32).unbind()
+    else:
+        multiplier, offset = _signed((key & _MASK32) | 1), _signed(key >> 32 & _MASK32)  # type: ignore[assignment]
+    return _fmix32_(index.mul_(multiplier).add_(offset))
+
+
+def _signed(word: int) -> int:
+    """The signed number with the bits of an unsigned one of 32 bits."""
+    return word - 2**32 if word >= 2**31 else word
 
 
 def _fmix32_(h: Tensor) -> Tensor:
-    h.bitwise_xor_(h >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK32)
-    h.bitwise_xor_(h >> 13).mul_(0xC2B2AE35).bitwise_and_(_MASK32)
-    return h.bitwise_xor_(h >> 16)
+    h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(_signed(0x85EBCA6B))
+    h.bitwise_xor_((h >> 13).bitwise_and_(0x7FFFF)).mul_(_signed(0xC2B2AE35))
+    return h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF))
 
 
 def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -72,9 +83,10 @@ def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch
     >>> halves(50, key=7)[30:].equal(halves(20, key=7, start=30))
     True
     """
-    element = torch.arange(count, dtype=torch.int64, device=device) + start
-    words = _words((element >> 5) * 16 + (element & 15), key)
-    return (words >> (element & 16) & 0xFFFF).to(torch.int32)
+    wide = isinstance(start, Tensor) or start + count > 2**31
+    element = torch.arange(count, dtype=torch.int64 if wide else torch.int32, device=device) + start
+    words = _words(((element >> 5) * 16 + (element & 15)).to(torch.int32), key)
+    return words >> (element & 16).to(torch.int32) & 0xFFFF
 
 
 def content_key(x: Tensor, seed: int) -> Tensor:
@@ -94,9 +106,9 @@ def content_key(x: Tensor, seed: int) -> Tensor:
     """
     total = x.detach().reshape(-1).view(torch.int32).sum(dtype=torch.int64)
     words = mix64(seed)
-    first = _fmix32_((total & _MASK32) ^ (words & _MASK32))
-    second = _fmix32_((total >> 32 & _MASK32) ^ first ^ words >> 32)
-    return torch.stack([first | 1, second])
+    first = _fmix32_(total.to(torch.int32) ^ _signed(words & _MASK32))
+    second = _fmix32_((total >> 32).to(torch.int32) ^ first ^ _signed(words >> 32))
+    return torch.stack([first | 1, second]).to(torch.int64).bitwise_and_(_MASK32)
 
 
 def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .log_format import LogFormat
-from .rounding import is_traced
+from .rounding import is_traced, written_down
 
 LOG2 = (0.44269504, -0.27134003, 0.15251823, -0.04522076)
 """q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2 + q3 m^3). At m = 0 and 1 the slopes are right, so that the smallest
@@ -110,7 +110,7 @@ def _inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
     fine = torch.arange(2 ** max(0, ladder.bits - 8), dtype=torch.float64, device=device)
     coarse = torch.arange(-(2**ladder.bits), 0, len(fine), dtype=torch.float64, device=device)
     powers = lambda k: (k * ladder.base_precision).exp_().to(torch.float32)
-    return (powers(coarse).unsqueeze(1) * powers(fine)).flatten()
+    return written_down((powers(coarse).unsqueeze(1) * powers(fine)).flatten(), descending=False)
 
 
 _cached_inverse_rungs = lru_cache(maxsize=64)(_inverse_rungs)

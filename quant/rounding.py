@@ -41,3 +41,12 @@ def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | 
 def is_traced(x: Tensor) -> bool:
     """Whether torch.compile is looking: its graph wants the operations that make a table, not a tensor from outside it."""
     return type(x) is not Tensor or torch.compiler.is_compiling()
+
+
+def written_down(table: Tensor, descending: bool = True) -> Tensor:
+    """A table that is in order already, as it is; in a graph of torch.compile, one that is made once.
+
+    Inductor takes what is computed element by element into the loop that uses it, which here would be an exponential in
+    float64 for every weight that is looked up. It does not take a sort.
+    """
+    return table.sort(descending=descending).values if torch.compiler.is_compiling() else table
