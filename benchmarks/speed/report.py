@@ -41,8 +41,9 @@ def machine(threads: int) -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = torch.__version__.split("+")[0]
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{cores} cores ({platform.machine()}, {capability}), {threads} threads, PyTorch {version},"
+        f"{gpu}{cores} cores ({platform.machine()}, {capability}), {threads} threads, PyTorch {version},"
         f" Python {platform.python_version()}"
     )
 
