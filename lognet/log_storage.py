@@ -15,6 +15,8 @@ from .quant.kernels import native
 from .quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
 from .quant.random_bits import coins, mix64
 
+_LADDERS: dict[str, LogFormat] = {}
+
 
 class LogStorage:
     """`count` weights of one ladder, in flat planes.
@@ -46,10 +48,17 @@ class LogStorage:
         keep: Tensor | None = None,
         group: int = 1,
     ) -> None:
-        self.format, self.count = format, count
+        self._ladder, self.count = repr(format), count
+        _LADDERS.setdefault(self._ladder, format)
         self.low, self.high, self.sign, self.scale = low, high, sign, scale
         self.keep, self.group = keep, group
         self.room = count
+
+    @property
+    def format(self) -> LogFormat:
+        """The ladder, looked up by a name. Of a number that was another one the last time torch.compile makes a symbol, of
+        sizes of tables and shifts of bits alike, and a graph that no compiler likes; but not of what is found in a global."""
+        return _LADDERS[self._ladder]
 
     @classmethod
     def from_codes(cls, format: LogFormat, exponent: Tensor, negative: Tensor, scale: Tensor) -> LogStorage:

@@ -467,13 +467,13 @@ class Madam(Optimizer):
             p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
 
     def _move_codes(self, p: LogTensor, r: Tensor, scalars: Scalars, group: dict[str, Any]) -> CodeStep:
-        drawn = None
+        drawn, ladder = None, p._storage.format  # a constant to torch.compile, which p.format is not
         if group["rounding"] == "stochastic":
             drawn = halves(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
         crossing = group["sign_crossing"]
         if group["affine"]:
-            return affine_codes(p.format, *p.codes(), r, scalars.relative, scalars.absolute, crossing, drawn)
-        return step_codes(*p.codes(), r, scalars.lr, p.format.last_rung, crossing, drawn)
+            return affine_codes(ladder, *p.codes(), r, scalars.relative, scalars.absolute, crossing, drawn)
+        return step_codes(*p.codes(), r, scalars.lr, ladder.last_rung, crossing, drawn)
 
     def _move_together(self, moves: list[Planned]) -> None:
         """The steps of float parameters of one group, dtype and device, laid end to end."""

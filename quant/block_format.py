@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .bitpack import pack, unpack
 from .ratios import NEAREST, places_between
-from .rounding import is_traced, written_down
+from .rounding import cached, is_traced, written_down
 
 BLOCK = 128
 """Numbers that share a float32 scale: a quarter of a bit each."""
@@ -109,4 +108,4 @@ def _table(format: BlockFormat, device: torch.device) -> Tensor:
     return torch.cat([table, -table])
 
 
-_cached_table = lru_cache(maxsize=64)(_table)
+_cached_table = cached(_table)

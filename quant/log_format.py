@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .random_bits import halves
-from .rounding import is_traced, written_down
+from .rounding import cached, is_traced, written_down
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")
@@ -270,7 +269,7 @@ def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> 
     return torch.cat([positive, -positive])
 
 
-_cached_unit_ladder = lru_cache(maxsize=64)(unit_ladder)
+_cached_unit_ladder = cached(unit_ladder)
 
 
 def drop_tables(ladder: LogFormat, device: torch.device) -> Tensor:
@@ -280,4 +279,4 @@ def drop_tables(ladder: LogFormat, device: torch.device) -> Tensor:
     return (torch.cat([byte * 256, byte + 0.5]) * (-ladder.base_precision * 2.0**-16)).exp_()
 
 
-_cached_drop_tables = lru_cache(maxsize=64)(drop_tables)
+_cached_drop_tables = cached(drop_tables)

@@ -8,7 +8,6 @@ are those of the format, the tensor that holds them keeps its dtype.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from torch.autograd import Function
 
 from .log_format import LogFormat, check_rounding, eight_octaves
 from .random_bits import content_key, uniform
-from .rounding import is_traced, round_to_rungs, written_down
+from .rounding import cached, is_traced, round_to_rungs, written_down
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
 
@@ -175,7 +174,7 @@ def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.devic
     return written_down(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
 
 
-_cached_magnitudes = lru_cache(maxsize=64)(_magnitudes)
+_cached_magnitudes = cached(_magnitudes)
 
 
 class _Rounded(Function):

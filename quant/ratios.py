@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .log_format import LogFormat
-from .rounding import is_traced, written_down
+from .rounding import cached, is_traced, written_down
 
 LOG2 = (0.44269504, -0.27134003, 0.15251823, -0.04522076)
 """q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2 + q3 m^3). At m = 0 and 1 the slopes are right, so that the smallest
@@ -113,7 +113,7 @@ def _inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
     return written_down((powers(coarse).unsqueeze(1) * powers(fine)).flatten(), descending=False)
 
 
-_cached_inverse_rungs = lru_cache(maxsize=64)(_inverse_rungs)
+_cached_inverse_rungs = cached(_inverse_rungs)
 
 
 @lru_cache(maxsize=256)

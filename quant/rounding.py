@@ -6,6 +6,10 @@ comparisons, differences and one product decide, so that every back end takes th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,6 +40,17 @@ def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | 
     above, below = upper.index_select(0, k), lower.index_select(0, k)
     u = u.reshape(-1) if isinstance(u, Tensor) else u
     return (k + (flat - below < u * (above - below)).to(torch.int32)).view(y.shape)
+
+
+def cached(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that makes a table, the device its last argument, with a memory. The CPU computes the tables of all devices:
+    exponentials are each library's own in the last bit."""
+
+    @lru_cache(maxsize=64)
+    def table(*arguments: Any) -> Tensor:
+        return make(*arguments[:-1], torch.device("cpu")).to(arguments[-1])
+
+    return table
 
 
 def is_traced(x: Tensor) -> bool:

@@ -52,7 +52,6 @@ def steps(size: Size) -> Iterator[Row]:
     contenders = {ADAM: waited_for(adam)}
     for name, bits, options in cases:
         optimizer = Madam(on_device(parameters(sizes, bits, grads)), **options)
-        torch._dynamo.reset()
         compiled = torch.compile(optimizer.step)
         compiled()  # compiled here, before the others
         contenders[f"compiled, {name}"] = waited_for(compiled)
