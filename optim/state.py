@@ -18,7 +18,8 @@ AVERAGES = tuple(_SIGNED)
 
 def state_format(name: str, bits: int) -> BlockFormat:
     """The format of the average `name` in fewer than 32 bits."""
-    return BlockFormat(bits, _SIGNED[name])
+    known = STATE_BITS[STATE_BITS.index(bits)]  # a constant to torch.compile, where `bits` may be a symbol
+    return BlockFormat(known, _SIGNED[name])
 
 
 def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dtype, bits: int) -> None:

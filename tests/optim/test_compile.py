@@ -104,6 +104,25 @@ def test_a_compiled_step_is_traced_once_and_equals_the_eager_one(backend, kind, 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+def test_other_widths_are_other_constants_not_symbols():
+    inputs = []
+
+    def backend(graph, examples):
+        inputs.extend(examples)
+        return graph.forward
+
+    for bits, state_bits in ((8, 32), (12, 8), (5, 4)):
+        p = nn.Parameter(LogTensor.from_float(torch.randn(7, 5), bits))
+        q = nn.Parameter(p.detach().clone())
+        p.grad, q.grad = torch.ones(7, 5), torch.ones(7, 5)
+        with kernels.use("reference"):
+            torch.compile(Madam([p], state_bits=state_bits).step, backend=backend)()
+        Madam([q], state_bits=state_bits).step()
+        assert torch.equal(p.exponent, q.exponent)
+    assert len(inputs) > 20
+    assert all(isinstance(x, torch.Tensor) for x in inputs)
+
+
 def test_a_compiled_step_leaves_to_the_kernels_what_they_can_move():
     models = make("mixed"), make("mixed")
     optimizers = [Madam(model.parameters(), lr=0.05) for model in models]
