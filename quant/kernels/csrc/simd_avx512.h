@@ -89,9 +89,6 @@ inline unsigned flags(Mask m) { return m.v; }                                   
 inline Ints widen(const uint8_t* p) {
     return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
-inline void narrow(uint8_t* p, Ints x) {  // the low bytes
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
-}
 
 // The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane.
 inline Ints load_signs(const uint8_t* plane, int i) {
@@ -99,6 +96,13 @@ inline Ints load_signs(const uint8_t* plane, int i) {
     return {_mm512_maskz_mov_epi32(mask, _mm512_set1_epi32(INT32_MIN))};
 }
 
-}  // namespace
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    const __m512i halves = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(k[0].v, k[1].v));
+    const __m512i codes = _mm512_min_epu16(halves, _mm512_set1_epi16(static_cast<short>(last)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm512_cvtepi16_epi8(codes));
+    if (high) _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_cvtepi16_epi8(_mm512_srli_epi16(codes, 8)));
+}
 
-#include "narrowed.h"
+}  // namespace
