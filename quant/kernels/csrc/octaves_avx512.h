@@ -21,6 +21,15 @@ class OctaveTable {
         below_ = _mm512_load_ps(coarse), above_ = _mm512_load_ps(coarse + 16), fine_ = _mm512_load_ps(fine);
     }
 
+    // Whether these are the numbers of `table`, of codes of at most 8 bits, to the bit: as those of 5 bits always are.
+    bool holds(const float* table, int bits) const {
+        for (int k = 32; k < 1 << bits; k += LANES) {
+            const Mask same = bits_of((*this)(count_up() + splat(k))) == bits_of(load(table + k));
+            if (flags(same) != 0xFFFF) return false;
+        }
+        return true;
+    }
+
     // The shuffles take no notice of the bits above those they need.
     Floats operator()(Ints k) const {
         const __m512i coarse = FINE ? _mm512_srlv_epi32(k.v, rest_) : k.v;
