@@ -13,7 +13,7 @@ template <bool RISING, bool FINE>
 class OctaveTable {
    public:
     OctaveTable(const float* table, int bits)
-        : rest_(_mm512_set1_epi32(FINE ? bits - 8 : 0)), unit_(_mm512_set1_epi32(FINE ? 23 : 31 - bits)) {
+        : rest_(_mm512_set1_epi32(FINE ? bits - 8 : 0)), unit_(_mm512_set1_epi32(FINE ? 18 : 26 - bits)) {
         const int last = (1 << bits) - 1, rest = FINE ? bits - 8 : 0;
         alignas(64) float coarse[32], fine[16];
         for (int i = 0; i < 32; ++i) coarse[i] = table[(i << rest) & last];
@@ -33,7 +33,7 @@ class OctaveTable {
     // The shuffles take no notice of the bits above those they need.
     Floats operator()(Ints k) const {
         const __m512i coarse = FINE ? _mm512_srlv_epi32(k.v, rest_) : k.v;
-        const Ints octaves = {_mm512_sllv_epi32(_mm512_srli_epi32(coarse, 5), unit_)};
+        const Ints octaves = {_mm512_sllv_epi32((Ints{coarse} & splat(0xE0)).v, unit_)};
         const Ints bits = {_mm512_castps_si512(_mm512_permutex2var_ps(below_, coarse, above_))};
         const Floats value = floats_of(RISING ? bits + octaves : bits - octaves);
         return FINE ? value * Floats{_mm512_permutexvar_ps(k.v, fine_)} : value;

@@ -4,19 +4,18 @@
 #include <string.h>
 
 #include "octaves_avx512.h"
-#include "signs.h"
 
 namespace {
 
-// The upper bits of the codes of sixteen weights, BITS each, in the place where they belong.
+// The upper bits of the codes of sixteen weights, BITS each, where they belong.
 template <int BITS>
 inline Ints high_part(const uint8_t* high) {
-    const Ints i = count_up() & splat(32 / BITS - 1);
-    int32_t words[2];
-    memcpy(words, high, 2 * BITS);
-    const Ints word = {_mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), BITS == 2 ? 0 : 0xFF00, words[BITS == 2 ? 0 : 1])};
-    const Ints shifted = {_mm512_srlv_epi32(word.v, (i * splat(BITS)).v)};
-    return shift_left<8>(shifted & splat((1 << BITS) - 1));
+    int32_t first, second;
+    memcpy(&first, high, 4);
+    memcpy(&second, high + (BITS == 4 ? 4 : 0), 4);
+    const __m512i word = _mm512_mask_set1_epi32(_mm512_set1_epi32(first), 0xFF00, second);
+    const Ints places = (count_up() & splat(32 / BITS - 1)) * splat(BITS) - splat(8);
+    return Ints{_mm512_rorv_epi32(word, (places & splat(31)).v)} & splat(((1 << BITS) - 1) << 8);
 }
 
 // Codes of 8 bits and HIGH_BITS more.
@@ -33,7 +32,7 @@ struct DecodeBytes {
         for (int v = 0; v < VECTORS; ++v) {
             Ints k = widen(low + v * LANES);
             if constexpr (HIGH > 0) k = k | high_part<HIGH>(high + v * 2 * HIGH);
-            out[v] = flip(table(k), load_signs(sign, v * LANES));
+            out[v] = with_signs(table(k), sign, v * LANES);
         }
     }
 };

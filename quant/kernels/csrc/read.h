@@ -66,7 +66,7 @@ void decode_with(const Rungs& rungs, const Planes& planes, float scale, int64_t 
         float* to = n == BLOCK ? out : last;
         for (int i = 0; i < n; i += LANES) {
             Floats magnitude = rungs(rung_lanes(codes, planes.bits > 8, i)) * splat(scale);
-            store(to + i, floats_of(bits_of(magnitude) ^ load_signs(signs, i)));
+            store(to + i, with_signs(magnitude, signs, i));
         }
         if (n < BLOCK) memcpy(out, last, n * sizeof(float));
     }
