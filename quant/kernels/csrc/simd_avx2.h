@@ -88,7 +88,7 @@ inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm256_blendv_ps(n
 inline Ints choose(Mask m, Ints yes, Ints no) { return bits_of(choose(m, floats_of(yes), floats_of(no))); }
 inline Floats where(Mask m, Floats yes) { return {_mm256_and_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm256_castps_si256(m.v)}; }             // else 0
-inline Ints count(Ints n, Mask m) { return {_mm256_sub_epi32(n.v, _mm256_castps_si256(m.v))}; }
+inline Ints count(Ints n, Mask m) { return {_mm256_sub_epi32(n.v, _mm256_castps_si256(m.v))}; }  // n + 1 where m
 inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m.v)); }  // one bit a lane
 
 inline Ints widen(const uint8_t* p) {

@@ -84,7 +84,7 @@ inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_
 inline Ints choose(Mask m, Ints yes, Ints no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
 inline Floats where(Mask m, Floats yes) { return {_mm512_maskz_mov_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm512_movm_epi32(m.v)}; }                      // else 0
-inline Ints count(Ints n, Mask m) { return {_mm512_mask_add_epi32(n.v, m.v, n.v, _mm512_set1_epi32(1))}; }
+inline Ints count(Ints n, Mask m) { return {_mm512_mask_add_epi32(n.v, m.v, n.v, _mm512_set1_epi32(1))}; }  // n + 1 where m
 inline unsigned flags(Mask m) { return m.v; }                                           // one bit a lane
 
 inline Ints widen(const uint8_t* p) {

@@ -115,7 +115,7 @@ inline Ints choose(Mask m, Ints yes, Ints no) { return {(m.v & yes.v) | (~m.v & 
 inline Floats choose(Mask m, Floats yes, Floats no) { return floats_of(choose(m, bits_of(yes), bits_of(no))); }
 inline Floats where(Mask m, Floats yes) { return floats_of({m.v & bits_of(yes).v}); }  // else 0
 inline Ints minus_one(Mask m) { return {m.v}; }                                         // else 0
-inline Ints count(Ints n, Mask m) { return n - minus_one(m); }
+inline Ints count(Ints n, Mask m) { return n - minus_one(m); }  // n + 1 where m
 inline unsigned flags(Mask m) {                                                         // one bit a lane
     return static_cast<unsigned>((m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8));
 }
