@@ -31,9 +31,12 @@ inline __m128i emulated_cvtepi32_epi8(__m512i a) {
     return reinterpret_cast<__m128i>(__builtin_convertvector(reinterpret_cast<__v16si>(a), __v16qi));
 }
 
-inline __m512i emulated_sra_epi32(__m512i a, __m128i count) {
-    const int64_t n = _mm_cvtsi128_si64(count);
-    return reinterpret_cast<__m512i>(reinterpret_cast<__v16si>(a) >> (n < 0 || n > 31 ? 31 : static_cast<int>(n)));
+inline __m512i emulated_srav_epi32(__m512i a, __m512i counts) {
+    const __v16si x = reinterpret_cast<__v16si>(a);
+    const __v16su n = reinterpret_cast<__v16su>(counts);
+    __v16si to;
+    for (int i = 0; i < 16; ++i) to[i] = x[i] >> (n[i] > 31 ? 31 : n[i]);
+    return reinterpret_cast<__m512i>(to);
 }
 
 inline __m512i emulated_mulhi_epu16(__m512i a, __m512i b) {
@@ -60,14 +63,14 @@ inline __m512 emulated_i32gather_ps(__m512i index, const void* table, int scale)
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepi32_epi8
-#undef _mm512_sra_epi32
+#undef _mm512_srav_epi32
 #undef _mm512_mulhi_epu16
 #undef _mm512_i32gather_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
-#define _mm512_sra_epi32 emulated_sra_epi32
+#define _mm512_srav_epi32 emulated_srav_epi32
 #define _mm512_mulhi_epu16 emulated_mulhi_epu16
 #define _mm512_i32gather_ps emulated_i32gather_ps
 #endif

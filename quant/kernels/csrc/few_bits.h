@@ -7,7 +7,38 @@
 
 namespace {
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+
+// The levels of a group: 8 bits, three of fraction below four or five of octave; 4 bits, whole octaves.
+template <int BITS, bool SIGNED>
+class LevelTable {
+   public:
+    explicit LevelTable(const float* table) {
+        alignas(64) float levels[16];
+        for (int i = 0; i < 16; ++i) levels[i] = table[BITS == 8 ? i % 8 : i];
+        levels_ = _mm512_load_ps(levels);
+    }
+
+    void operator()(const uint8_t* codes, Floats* out) const {
+        for (int i = 0; i < GROUP; i += LANES) {
+            const Ints code = widen(codes + i);
+            Floats level = {_mm512_permutexvar_ps(code.v, levels_)};  // by the lower four bits
+            if (BITS == 8) {
+                level = floats_of(bits_of(level) - shift_left<20>(code & splat(SIGNED ? 0x78 : 0xF8)));
+                if (SIGNED) {
+                    level = choose((code & splat(127)) == splat(127), splat(0.0f), level);
+                    level = flip(level, shift_left<24>(code & splat(128)));
+                }
+            }
+            *out++ = level;
+        }
+    }
+
+   private:
+    __m512 levels_;
+};
+
+#elif defined(__AVX2__)
 
 // The levels of a group, from tables of the bytes of floats. 8 bits: three of fraction below four or five of octave. 4
 // bits: whole octaves.

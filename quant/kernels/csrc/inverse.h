@@ -1,6 +1,9 @@
 // Numbers that go with the rungs of a ladder, a group at a time: `inverse` of quant/ratios.py.
 #pragma once
 #include "codes.h"
+#if defined(__AVX512F__)
+#include "octaves_avx512.h"
+#endif
 
 namespace {
 
@@ -18,7 +21,24 @@ struct GatheredInverse {
     }
 };
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+
+// Ladders `by_octaves`, of at most 8 bits (FINE false) or more.
+template <bool FINE>
+struct ShuffledInverse {
+    OctaveTable<true, FINE> table;
+
+    ShuffledInverse(const Ladder& ladder, int bits) : table(ladder.inverse, bits) {}
+
+    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
+        for (int i = 0; i < GROUP; i += LANES) {
+            const Ints k = widen(low + i);
+            *out++ = table(FINE ? k | shift_left<8>(widen(high + i)) : k);
+        }
+    }
+};
+
+#elif defined(__AVX2__)
 
 // Ladders `by_octaves`, of at most 8 bits (FINE false) or more: tables of bytes in registers. The upper eight bits of a
 // code are three of octave and five of fraction, and a fraction and an octave do not share bits of the exponent.

@@ -33,7 +33,12 @@ class AffineMove {
     void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
         if (STOCHASTIC) draw(n);
         for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, low + i, high ? high + i : nullptr, signs + i / 8);
-        for (int i = 0; i < n; i += GROUP) to_codes(i, low + i, high ? high + i : nullptr, signs + i / 8);
+        int moved = 0, crossed = 0;
+        for (int i = 0; i < n; i += GROUP) {
+            moved += __builtin_popcount(to_codes(i, low + i, high ? high + i : nullptr, signs + i / 8));
+            crossed += __builtin_popcount(crosses_[i / GROUP]);
+        }
+        counts_.moved += moved, counts_.crossed += crossed;
     }
 
     Counts counts() const {
@@ -68,15 +73,16 @@ class AffineMove {
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
             const Floats step = load(r + v * LANES);
-            tried_ = tried_ - minus_one(step != splat(0.0f));
-            Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * flip(step, load_signs(signs, v * LANES));
+            tried_ = count(tried_, step != splat(0.0f));
+            Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * with_signs(step, signs, v * LANES);
             if (CROSSING) crosses |= flags(ratio < load(zeros_ + at + v * LANES) * c[v]) << (v * LANES);
             store(ratios_ + at + v * LANES, CROSSING ? absolute(ratio) : larger(ratio, splat(0.0f)));
         }
         crosses_[at / GROUP] = crosses;
     }
 
-    void to_codes(int at, uint8_t* low, uint8_t* high, uint8_t* signs) {
+    // One bit for each weight that moves.
+    uint32_t to_codes(int at, uint8_t* low, uint8_t* high, uint8_t* signs) const {
         Ints k[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
@@ -96,8 +102,7 @@ class AffineMove {
         memcpy(&sides, signs, 4);
         sides ^= crosses;
         memcpy(signs, &sides, 4);
-        counts_.moved += __builtin_popcount(~stays);
-        counts_.crossed += __builtin_popcount(crosses);
+        return ~stays;
     }
 
     Inverse inverse_;

@@ -16,13 +16,14 @@ constexpr int TOGETHER = 4;  // rows of x that share the decoding of a weight
 }  // namespace
 
 #if defined(__AVX2__)
-#include "product_avx2.h"
+#include "product_in_registers.h"
 #endif
 
 namespace {
 
 // Any width, any ladder, rows that start anywhere in a byte: a block of a row is decoded, then used.
-void product_by_blocks(const Planes& planes, const float* rungs, float scale, int64_t rows, int64_t columns,
+template <class Rungs>
+void product_by_blocks(const Rungs& rungs, const Planes& planes, float scale, int64_t rows, int64_t columns,
                        const float* x, int batch, int64_t begin, int64_t end, float* y) {
     alignas(64) float block[BLOCK];
     for (int64_t row = begin; row < end; ++row) {
@@ -32,7 +33,7 @@ void product_by_blocks(const Planes& planes, const float* rungs, float scale, in
         for (Floats& sum : sums) sum = splat(0.0f);
         for (int64_t at = first / 8 * 8; at < last; at += BLOCK) {
             const int64_t from = at < first ? first : at, to = at + BLOCK < last ? at + BLOCK : last;
-            decode(planes, rungs, scale, rows * columns, at, to, block);
+            decode_with(rungs, planes, scale, rows * columns, at, to, block);
             const float* weights = block + (from - at);
             const int n = static_cast<int>(to - from);
             for (int m = 0; m < batch; ++m) {
@@ -59,14 +60,16 @@ void product(const Planes& planes, const float* rungs, float scale, bool octaves
     for (int64_t m = 0; m < batch; m += TOGETHER, x += TOGETHER * columns, y += TOGETHER * rows) {
         const int now = static_cast<int>(batch - m < TOGETHER ? batch - m : TOGETHER);
 #if defined(__AVX2__)
-        const InRegisters fast(planes, scale, rows, columns, x, octaves ? now : 0);
+        const InRegisters fast(planes, rungs, scale, rows, columns, x, octaves ? now : 0);
 #endif
         auto piece = [&](int64_t i) {
             const int64_t begin = i * most, end = begin + most < rows ? begin + most : rows;
 #if defined(__AVX2__)
             if (fast.ready()) return fast(begin, end, y);
 #endif
-            product_by_blocks(planes, rungs, scale, rows, columns, x, now, begin, end, y);
+            with_rungs(rungs, planes.bits, [&](const auto& table) {
+                product_by_blocks(table, planes, scale, rows, columns, x, now, begin, end, y);
+            });
         };
         parallel_for(pieces, threads, piece);
     }

@@ -1,5 +1,4 @@
-// The products of product.h in registers: 8, 10 and 12 bits on ladders with 2^(bits - 3) rungs to the octave, and rows
-// that start with a byte in every plane.
+// Weights for the products of product_in_registers.h, AVX2.
 //
 // A rung is 2^-(octave + fraction). The octaves are subtracted in the exponent field; the fraction is a byte shuffle of a
 // table of sixteen, and a second one where it has more than five bits. Tables hold the four bytes of the floats apart,
@@ -49,8 +48,8 @@ struct Decode8 {
     static constexpr int HIGH = 0;  // bits in the high plane
     Table below, above;
     double factor;
-    Decode8() : below(31, 1 / 32.), above(15, 1 / 32.), factor(exp2(-31 / 32.)) {}
-    inline void operator()(const uint8_t* low, const uint8_t*, const uint8_t* sign, __m256* out) const {
+    explicit Decode8(const float*) : below(31, 1 / 32.), above(15, 1 / 32.), factor(exp2(-31 / 32.)) {}
+    inline void operator()(const uint8_t* low, const uint8_t*, const uint8_t* sign, Floats* out) const {
         const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
         const Bytes index = _mm256_and_si256(k, all(15)), bit4 = left<3>(k);
         const Bytes b0 = pick(below.part[0], above.part[0], index, bit4);
@@ -59,7 +58,9 @@ struct Decode8 {
         b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<2>(k), all(0x80)));
         const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
         const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<6>(k), all(3)));
-        interleave(b0, b1, b2, b3, out);
+        __m256 floats[4];
+        interleave(b0, b1, b2, b3, floats);
+        for (int j = 0; j < 4; ++j) out[j] = {floats[j]};
     }
 };
 
@@ -68,8 +69,8 @@ struct Decode10 {
     static constexpr int HIGH = 2;  // bits in the high plane
     Table coarse, fine;
     double factor;
-    Decode10() : coarse(23, 1 / 8.), fine(15, 1 / 128.), factor(exp2(-23 / 8. - 15 / 128.)) {}
-    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, __m256* out) const {
+    explicit Decode10(const float*) : coarse(23, 1 / 8.), fine(15, 1 / 128.), factor(exp2(-23 / 8. - 15 / 128.)) {}
+    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, Floats* out) const {
         const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
         const Bytes n0 = _mm256_and_si256(k, all(15)), n1 = _mm256_and_si256(right<4>(k), all(15));
         int64_t word;
@@ -82,12 +83,12 @@ struct Decode10 {
         const Bytes quarter = _mm256_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0,  //
                                                0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0);
         const Bytes b3 = _mm256_sub_epi8(by_sign(sign, all(0x40), all(0xc0)), _mm256_shuffle_epi8(quarter, h));
-        __m256 factors[4];
+        __m256 floats[4], factors[4];
         interleave(_mm256_shuffle_epi8(coarse.part[0], n1), _mm256_shuffle_epi8(coarse.part[1], n1),
-                   _mm256_shuffle_epi8(coarse.part[2], n1), b3, out);
+                   _mm256_shuffle_epi8(coarse.part[2], n1), b3, floats);
         interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
                    _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
-        for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
+        for (int j = 0; j < 4; ++j) out[j] = {_mm256_mul_ps(floats[j], factors[j])};
     }
 };
 
@@ -96,9 +97,9 @@ struct Decode12 {
     static constexpr int HIGH = 4;  // bits in the high plane
     Table below, above, fine;
     double factor;
-    Decode12()
+    explicit Decode12(const float*)
         : below(31, 1 / 32.), above(15, 1 / 32.), fine(15, 1 / 512.), factor(exp2(-31 / 32. - 15 / 512.)) {}
-    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, __m256* out) const {
+    inline void operator()(const uint8_t* low, const uint8_t* high, const uint8_t* sign, Floats* out) const {
         const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
         const Bytes n0 = _mm256_and_si256(k, all(15)), n1 = _mm256_and_si256(right<4>(k), all(15));
         Bytes h = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high)));
@@ -110,127 +111,21 @@ struct Decode12 {
         b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<6>(h), all(0x80)));
         const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
         const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<2>(h), all(3)));
-        __m256 factors[4];
-        interleave(b0, b1, b2, b3, out);
+        __m256 floats[4], factors[4];
+        interleave(b0, b1, b2, b3, floats);
         interleave(_mm256_shuffle_epi8(fine.part[0], n0), _mm256_shuffle_epi8(fine.part[1], n0),
                    _mm256_shuffle_epi8(fine.part[2], n0), all(0x3f), factors);
-        for (int j = 0; j < 4; ++j) out[j] = _mm256_mul_ps(out[j], factors[j]);
+        for (int j = 0; j < 4; ++j) out[j] = {_mm256_mul_ps(floats[j], factors[j])};
     }
 };
 
-// x in the order of `interleave`, zeros behind: `batch` rows of whole groups.
-void arrange(const float* x, int64_t columns, int batch, int64_t stride, float* out) {
-    for (int m = 0; m < batch; ++m, x += columns, out += stride) {
-        for (int64_t c = 0; c < stride; c += GROUP) {
-            float padded[GROUP];
-            const float* from = x + c;
-            if (columns - c < GROUP) {
-                memset(padded, 0, sizeof padded);
-                from = static_cast<float*>(memcpy(padded, from, (columns - c) * sizeof(float)));
-            }
-            for (int j = 0; j < 4; ++j) {
-                memcpy(out + c + 8 * j, from + 4 * j, 4 * sizeof(float));
-                memcpy(out + c + 8 * j + 4, from + 16 + 4 * j, 4 * sizeof(float));
-            }
-        }
-    }
-}
+// The order that `interleave` leaves a group in, by fours.
+constexpr int FOURS[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-// Fetches what comes most of a page later: the processor's own prefetching stops at the ends of pages.
-inline void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at + 3072), _MM_HINT_T0); }
-
-template <int M>
-inline void add(const __m256* weights, const float* x, int64_t stride, __m256 (*sums)[2]) {
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j)
-            sums[m][j % 2] = _mm256_fmadd_ps(weights[j], _mm256_loadu_ps(x + m * stride + 8 * j), sums[m][j % 2]);
-    }
-}
-
-inline float total(__m256 a) {
-    __m128 v = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+inline float total(Floats a) {
+    __m128 v = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
     v = _mm_add_ps(v, _mm_movehl_ps(v, v));
     return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
 }
-
-// M rows of an arranged x.
-template <class Decode, int M>
-void multiply(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int64_t stride,
-              int64_t begin, int64_t end, float* y) {
-    const Decode decode;
-    const float unit = static_cast<float>(scale * decode.factor);
-    for (int64_t row = begin; row < end; ++row) {
-        const int64_t first = row * columns / 8;
-        const uint8_t *low = planes.low + 8 * first, *high = planes.high + Decode::HIGH * first;
-        const uint8_t* sign = planes.sign + first;
-        __m256 weights[4], sums[M][2];
-        for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_ps();
-        int64_t c = 0;
-        for (; c + GROUP <= columns; c += GROUP) {
-            prefetch(low + c);
-            if (Decode::HIGH) prefetch(high + c / 8 * Decode::HIGH);
-            prefetch(sign + c / 8);
-            decode(low + c, high + c / 8 * Decode::HIGH, sign + c / 8, weights);
-            add<M>(weights, x + c, stride, sums);
-        }
-        if (c < columns) {  // never read past a plane
-            const int64_t left = columns - c;
-            uint8_t low_end[GROUP] = {}, high_end[GROUP] = {}, sign_end[GROUP] = {};
-            memcpy(low_end, low + c, left);
-            if (Decode::HIGH) memcpy(high_end, high + c / 8 * Decode::HIGH, left / 8 * Decode::HIGH);
-            memcpy(sign_end, sign + c / 8, left / 8);
-            decode(low_end, high_end, sign_end, weights);
-            add<M>(weights, x + c, stride, sums);
-        }
-        for (int m = 0; m < M; ++m) y[m * rows + row] += unit * total(_mm256_add_ps(sums[m][0], sums[m][1]));
-    }
-}
-
-typedef void (*Multiply)(const Planes&, float, int64_t, int64_t, const float*, int64_t, int64_t, int64_t, float*);
-
-template <class Decode>
-Multiply multiply_for(int batch) {
-    static_assert(TOGETHER == 4, "a case for each number of rows");
-    return batch == 1   ? multiply<Decode, 1>
-           : batch == 2 ? multiply<Decode, 2>
-           : batch == 3 ? multiply<Decode, 3>
-                        : multiply<Decode, 4>;
-}
-
-// The product of up to TOGETHER rows of x, if this is one of the widths for it and rows start with a byte; with none, it
-// is not ready.
-class InRegisters {
-   public:
-    InRegisters(const Planes& planes, float scale, int64_t rows, int64_t columns, const float* x, int batch)
-        : planes_(planes), scale_(scale), rows_(rows), columns_(columns) {
-        const int bits = planes.bits;
-        if (!batch || columns % 8 || (bits != 8 && bits != 10 && bits != 12)) return;
-        stride_ = (columns + GROUP - 1) / GROUP * GROUP;
-        x_ = static_cast<float*>(malloc(batch * stride_ * sizeof(float)));
-        if (x_) arrange(x, columns, batch, stride_, x_);
-        run_ = bits == 8    ? multiply_for<Decode8>(batch)
-               : bits == 10 ? multiply_for<Decode10>(batch)
-                            : multiply_for<Decode12>(batch);
-    }
-    ~InRegisters() { free(x_); }
-    InRegisters(const InRegisters&) = delete;
-    InRegisters& operator=(const InRegisters&) = delete;
-
-    bool ready() const { return x_; }
-
-    // Rows [begin, end) of the weight.
-    void operator()(int64_t begin, int64_t end, float* y) const {
-        run_(planes_, scale_, rows_, columns_, x_, stride_, begin, end, y);
-    }
-
-   private:
-    const Planes& planes_;
-    float scale_;
-    int64_t rows_, columns_, stride_ = 0;
-    float* x_ = nullptr;  // arranged
-    Multiply run_ = nullptr;
-};
 
 }  // namespace

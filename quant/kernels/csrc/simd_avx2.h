@@ -88,19 +88,21 @@ inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm256_blendv_ps(n
 inline Ints choose(Mask m, Ints yes, Ints no) { return bits_of(choose(m, floats_of(yes), floats_of(no))); }
 inline Floats where(Mask m, Floats yes) { return {_mm256_and_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm256_castps_si256(m.v)}; }             // else 0
+inline Ints count(Ints n, Mask m) { return {_mm256_sub_epi32(n.v, _mm256_castps_si256(m.v))}; }  // n + 1 where m
 inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m.v)); }  // one bit a lane
 
 inline Ints widen(const uint8_t* p) {
     return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane of whole groups, at bit 31 of each lane.
+// The signs of weights i .. i + LANES - 1 of a plane of whole groups: at bit 31 of each lane, and multiplied into x.
 inline Ints load_signs(const uint8_t* plane, int i) {
     int32_t word;
     memcpy(&word, plane + (i >> 5 << 2), 4);
     const __m256i places = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i & 31));
     return {_mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(word), places), _mm256_set1_epi32(INT32_MIN))};
 }
+inline Floats with_signs(Floats x, const uint8_t* plane, int i) { return floats_of(bits_of(x) ^ load_signs(plane, i)); }
 
 // The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
 inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {

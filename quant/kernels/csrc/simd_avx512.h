@@ -57,14 +57,14 @@ template <int N>
 inline Ints shift_right(Ints a) {  // zeros come in
     return {_mm512_srli_epi32(a.v, N)};
 }
-inline Ints shift_right_signed(Ints a, int n) { return {_mm512_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+inline Ints shift_right_signed(Ints a, int n) { return {_mm512_srav_epi32(a.v, _mm512_set1_epi32(n))}; }
 
 // Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
 inline Ints splat16(int x) { return {_mm512_set1_epi16(static_cast<short>(x))}; }
 inline Ints add16(Ints a, Ints b) { return {_mm512_add_epi16(a.v, b.v)}; }
 inline Ints subtract16(Ints a, Ints b) { return {_mm512_sub_epi16(a.v, b.v)}; }
 inline Ints high_product16(Ints a, Ints b) { return {_mm512_mulhi_epu16(a.v, b.v)}; }
-inline Ints shift_right16(Ints a, int n) { return {_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(n))}; }
+inline Ints shift_right16(Ints a, int n) { return {_mm512_srlv_epi16(a.v, _mm512_set1_epi16(static_cast<short>(n)))}; }
 
 inline Ints bits_of(Floats a) { return {_mm512_castps_si512(a.v)}; }
 inline Floats floats_of(Ints a) { return {_mm512_castsi512_ps(a.v)}; }
@@ -84,21 +84,32 @@ inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm512_mask_blend_
 inline Ints choose(Mask m, Ints yes, Ints no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
 inline Floats where(Mask m, Floats yes) { return {_mm512_maskz_mov_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm512_movm_epi32(m.v)}; }                      // else 0
+inline Ints count(Ints n, Mask m) { return {_mm512_mask_add_epi32(n.v, m.v, n.v, _mm512_set1_epi32(1))}; }  // n + 1 where m
 inline unsigned flags(Mask m) { return m.v; }                                           // one bit a lane
 
 inline Ints widen(const uint8_t* p) {
     return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
-inline void narrow(uint8_t* p, Ints x) {  // the low bytes
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
+
+// The signs of weights i .. i + LANES - 1 of a plane: at bit 31 of each lane, and multiplied into x.
+inline __mmask16 load_mask(const uint8_t* plane, int i) {
+    return static_cast<__mmask16>(plane[i >> 3] | plane[(i >> 3) + 1] << 8);
+}
+inline Ints load_signs(const uint8_t* plane, int i) {
+    return {_mm512_maskz_mov_epi32(load_mask(plane, i), _mm512_set1_epi32(INT32_MIN))};
+}
+inline Floats with_signs(Floats x, const uint8_t* plane, int i) {
+    const __m512i bits = _mm512_castps_si512(x.v);
+    return {_mm512_castsi512_ps(_mm512_mask_xor_epi32(bits, load_mask(plane, i), bits, _mm512_set1_epi32(INT32_MIN)))};
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane.
-inline Ints load_signs(const uint8_t* plane, int i) {
-    __mmask16 mask = static_cast<__mmask16>(plane[i >> 3] | plane[(i >> 3) + 1] << 8);
-    return {_mm512_maskz_mov_epi32(mask, _mm512_set1_epi32(INT32_MIN))};
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    const __m512i halves = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(k[0].v, k[1].v));
+    const __m512i codes = _mm512_min_epu16(halves, _mm512_set1_epi16(static_cast<short>(last)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm512_cvtepi16_epi8(codes));
+    if (high) _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_cvtepi16_epi8(_mm512_srli_epi16(codes, 8)));
 }
 
 }  // namespace
-
-#include "narrowed.h"

@@ -115,6 +115,7 @@ inline Ints choose(Mask m, Ints yes, Ints no) { return {(m.v & yes.v) | (~m.v & 
 inline Floats choose(Mask m, Floats yes, Floats no) { return floats_of(choose(m, bits_of(yes), bits_of(no))); }
 inline Floats where(Mask m, Floats yes) { return floats_of({m.v & bits_of(yes).v}); }  // else 0
 inline Ints minus_one(Mask m) { return {m.v}; }                                         // else 0
+inline Ints count(Ints n, Mask m) { return n - minus_one(m); }  // n + 1 where m
 inline unsigned flags(Mask m) {                                                         // one bit a lane
     return static_cast<unsigned>((m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8));
 }
@@ -124,11 +125,12 @@ inline void narrow(uint8_t* p, Ints x) {  // the low bytes
     for (int i = 0; i < LANES; ++i) p[i] = static_cast<uint8_t>(x.v[i]);
 }
 
-// The sign bits of weights i .. i + LANES - 1 of a plane, at bit 31 of each lane.
+// The signs of weights i .. i + LANES - 1 of a plane: at bit 31 of each lane, and multiplied into x.
 inline Ints load_signs(const uint8_t* plane, int i) {
     uint32_t byte = plane[i >> 3] >> (i & 4);
     return ints(RawWords{byte << 31, byte << 30, byte << 29, byte << 28} & 0x80000000u);
 }
+inline Floats with_signs(Floats x, const uint8_t* plane, int i) { return floats_of(bits_of(x) ^ load_signs(plane, i)); }
 
 // One bit for each of 32 bytes that are equal.
 inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
@@ -137,6 +139,13 @@ inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
     return bits;
 }
 
-}  // namespace
+// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
+    for (int i = 0; i < 32; i += LANES, ++k) {
+        const Ints code = smaller(larger(*k, splat(0)), splat(last));
+        narrow(low + i, code);
+        if (high) narrow(high + i, shift_right<8>(code));
+    }
+}
 
-#include "narrowed.h"
+}  // namespace

@@ -1,0 +1,47 @@
+// Tables in registers, AVX-512: two of them hold 32 floats. The upper eight bits of a code choose one by the lower five, and
+// the other three are added to its exponent.
+#pragma once
+#include <immintrin.h>
+
+#include "lognet.h"
+
+namespace {
+
+// The numbers of a ladder by octaves, which grow with the code (RISING) or shrink; of codes of at most 8 bits, or more
+// (FINE), whose lower bits have a table of factors of their own. `table` has 2^bits numbers, the first a power of two.
+template <bool RISING, bool FINE>
+class OctaveTable {
+   public:
+    OctaveTable(const float* table, int bits)
+        : rest_(_mm512_set1_epi32(FINE ? bits - 8 : 0)), unit_(_mm512_set1_epi32(FINE ? 18 : 26 - bits)) {
+        const int last = (1 << bits) - 1, rest = FINE ? bits - 8 : 0;
+        alignas(64) float coarse[32], fine[16];
+        for (int i = 0; i < 32; ++i) coarse[i] = table[(i << rest) & last];
+        for (int i = 0; i < 16; ++i) fine[i] = FINE ? table[i & ((1 << rest) - 1)] / table[0] : 1.0f;
+        below_ = _mm512_load_ps(coarse), above_ = _mm512_load_ps(coarse + 16), fine_ = _mm512_load_ps(fine);
+    }
+
+    // Whether these are the numbers of `table`, of codes of at most 8 bits, to the bit: as those of 5 bits always are.
+    bool holds(const float* table, int bits) const {
+        for (int k = 32; k < 1 << bits; k += LANES) {
+            const Mask same = bits_of((*this)(count_up() + splat(k))) == bits_of(load(table + k));
+            if (flags(same) != 0xFFFF) return false;
+        }
+        return true;
+    }
+
+    // The shuffles take no notice of the bits above those they need.
+    Floats operator()(Ints k) const {
+        const __m512i coarse = FINE ? _mm512_srlv_epi32(k.v, rest_) : k.v;
+        const Ints octaves = {_mm512_sllv_epi32((Ints{coarse} & splat(0xE0)).v, unit_)};
+        const Ints bits = {_mm512_castps_si512(_mm512_permutex2var_ps(below_, coarse, above_))};
+        const Floats value = floats_of(RISING ? bits + octaves : bits - octaves);
+        return FINE ? value * Floats{_mm512_permutexvar_ps(k.v, fine_)} : value;
+    }
+
+   private:
+    __m512i rest_, unit_;
+    __m512 below_, above_, fine_;
+};
+
+}  // namespace
