@@ -203,7 +203,7 @@ class Planner:
             yield Row(task.name, f"{bits} bits, fine-tuned", runs, runs, "metric", "float")
 
     def horizons(self, task: Task) -> Iterator[Row]:
-        """Adam is tuned for each length."""
+        """Adam is tuned for each length; beside the defaults, the short runs' own warm-up."""
         for steps in (SHORT, LONG) if task.cheap and self.size.long else (SHORT,):
             words = f"{self.size.steps_of(steps)} steps"
             reference = self.tuned("Adam", task, steps)
@@ -214,13 +214,16 @@ class Planner:
             yield Row(task.name, f"{words}: Adam, best lr" + ("" if best is None else f" {best:g}"), reference)
             for bits in (None, 8):
                 yield Row(task.name, f"{words}: {_madam_label(bits)}", self.runs(madam(bits), task, steps), reference)
+                if steps == SHORT:
+                    runs = self.runs(madam(bits, warmup=SHORT // 4), task, steps)
+                    yield Row(task.name, f"{words}: {_madam_label(bits)}, warmup {SHORT // 4}", runs, reference)
 
 
 ABLATION: dict[str, tuple[Any, ...]] = {
     "affine": (0.0, 0.25, 1.0),
     "momentum": (0.0, 0.5, 0.9),
     "beta": (0.9, 0.98, 0.999),
-    "warmup": (0, 200),
+    "warmup": (0, 50, 200),
     "g_bound": (1.0, 8.0),
     "sign_crossing": (False,),
     "rounding": ("nearest",),
