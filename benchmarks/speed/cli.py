@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     size = SIZES[args.size]
     found = list(measure(args.themes, size))
-    args.out.write_text(render(found, size, THREADS))
+    again = "make bench" if args.themes == ON_A_CPU else f"python -m benchmarks.speed --themes {' '.join(args.themes)}"
+    args.out.write_text(render(found, size, THREADS, again))
     print(f"report: {args.out}")
     return 0

@@ -13,8 +13,8 @@ from .measure import Row, Size
 INTRODUCTION = (
     "Ratios, because times on a busy machine mean little: in every round of a comparison each contender runs once, in an"
     " order that changes; a ratio is the median over rounds of a contender's time over the reference's in the same round,"
-    " *middle half* is the middle half of these ratios, and *fastest* the ratio of the fastest times. `make bench` measures"
-    " all of it again."
+    " *middle half* is the middle half of these ratios, and *fastest* the ratio of the fastest times. `{}` measures all"
+    " of it again."
 )
 HEAD = ["measured", "against", "value", "middle half", "fastest", "must be", "reached", "times"]
 
@@ -48,9 +48,9 @@ def machine(threads: int) -> str:
     )
 
 
-def render(rows: list[Row], size: Size, threads: int) -> str:
+def render(rows: list[Row], size: Size, threads: int, command: str) -> str:
     """The whole file."""
-    lines = ["# Speed and memory", "", INTRODUCTION, ""]
+    lines = ["# Speed and memory", "", INTRODUCTION.format(command), ""]
     lines += [f"{datetime.date.today()}: {machine(threads)}. Sizes: {size.name}.", ""]
     if missed := [row for row in rows if row.reached is False]:
         lines += [f"{len(missed)} of {sum(row.reached is not None for row in rows)} bounds are not reached.", ""]

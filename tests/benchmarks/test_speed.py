@@ -54,8 +54,8 @@ def test_memory_of_processes():
 
 
 def test_peers_that_are_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchao", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for name in ("torchao", "torchao.optim", "bitsandbytes", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, name, None)
     rows = list(optimizer.peers(TOY))
     assert [row.note for row in rows] == ["not installed"] * 2
     assert all(row.reached is None for row in rows)
@@ -94,7 +94,9 @@ def test_what_a_row_says():
 
 
 def test_the_report_and_the_command_line(tmp_path):
-    text = render([Row("Theme", "ours", "theirs", 3.0, 2.0), Row("Other", "ours", "theirs", None, 2.0)], TOY, 2)
+    text = render(
+        [Row("Theme", "ours", "theirs", 3.0, 2.0), Row("Other", "ours", "theirs", None, 2.0)], TOY, 2, "make it"
+    )
     assert "1 of 1 bounds are not reached." in text
     assert text.index("## Theme") < text.index("| ours |") < text.index("## Other")
     threads = torch.get_num_threads()
