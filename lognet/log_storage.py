@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,13 @@ class LogStorage:
         """The ladder, looked up by a name. Of a number that was another one the last time torch.compile makes a symbol, of
         sizes of tables and shifts of bits alike, and a graph that no compiler likes; but not of what is found in a global."""
         return _LADDERS[self._ladder]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "format": self.format}  # another process may not have met the ladder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _LADDERS.setdefault(state["_ladder"], state.pop("format"))
+        self.__dict__.update(state)
 
     @classmethod
     def from_codes(cls, format: LogFormat, exponent: Tensor, negative: Tensor, scale: Tensor) -> LogStorage:
