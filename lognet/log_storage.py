@@ -57,8 +57,8 @@ class LogStorage:
 
     @property
     def format(self) -> LogFormat:
-        """The ladder, looked up by a name. Of a number that was another one the last time torch.compile makes a symbol, of
-        sizes of tables and shifts of bits alike, and a graph that no compiler likes; but not of what is found in a global."""
+        """The ladder, looked up by a name. torch.compile makes a symbol of a number that is another one than in the call before,
+        a size of tables or a shift of bits, and a graph that compilers choke on; what is found in a global is a constant."""
         return _LADDERS[self._ladder]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -48,30 +48,41 @@ def random_words(count: int, key: int | Tensor, device: torch.device | str = "cp
     Returns an int64 tensor of shape (count,) with values in [0, 2^32).
     """
     index = torch.arange(start, start + count, dtype=torch.int64, device=device)
-    return _words(index.to(torch.int32), key).to(torch.int64).bitwise_and_(_MASK32)
+    return _words(index, key).to(torch.int64).bitwise_and_(_MASK32)
 
 
 def _words(index: Tensor, key: int | Tensor) -> Tensor:
-    """The words of the elements `index` of a stream, modulo 2^32, as int32; overwrites `index`.
+    """The words of the elements `index`, int64, of a stream, modulo 2^32. Overwrites `index`.
 
-    torch has no unsigned arithmetic of 32 bits, but sums, products and lower bits are those of signed numbers, which wrap.
+    torch has no unsigned arithmetic of 32 bits. On a CPU the words are int64, and masked: in C++, which torch.compile writes
+    there, an int32 that overflows may do anything. On other devices it wraps, and int32 takes half of the memory.
     """
+    words = index if index.device.type == "cpu" else index.to(torch.int32)
     if isinstance(key, Tensor):
-        multiplier, offset = key.to(torch.int32).unbind()
+        multiplier, offset = key.to(words.dtype).unbind()
     else:
-        multiplier, offset = _signed((key & _MASK32) | 1), _signed(key >> 32 & _MASK32)  # type: ignore[assignment]
-    return _fmix32_(index.mul_(multiplier).add_(offset))
+        multiplier, offset = (_as(words.dtype, word) for word in ((key & _MASK32) | 1, key >> 32 & _MASK32))  # type: ignore[assignment]
+    return _fmix32_(_masked_(words.mul_(multiplier).add_(offset)))
 
 
-def _signed(word: int) -> int:
-    """The signed number with the bits of an unsigned one of 32 bits."""
-    return word - 2**32 if word >= 2**31 else word
+def _as(dtype: torch.dtype, word: int) -> int:
+    """The number of a dtype that has the bits of an unsigned one of 32 bits."""
+    return word - 2**32 if dtype == torch.int32 and word >= 2**31 else word
+
+
+def _masked_(h: Tensor) -> Tensor:
+    return h if h.dtype == torch.int32 else h.bitwise_and_(_MASK32)
+
+
+def _shifted(h: Tensor, bits: int) -> Tensor:
+    """h >> bits, where zeros come in."""
+    return (h >> bits).bitwise_and_(_MASK32 >> bits) if h.dtype == torch.int32 else h >> bits
 
 
 def _fmix32_(h: Tensor) -> Tensor:
-    h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF)).mul_(_signed(0x85EBCA6B))
-    h.bitwise_xor_((h >> 13).bitwise_and_(0x7FFFF)).mul_(_signed(0xC2B2AE35))
-    return h.bitwise_xor_((h >> 16).bitwise_and_(0xFFFF))
+    _masked_(h.bitwise_xor_(_shifted(h, 16)).mul_(_as(h.dtype, 0x85EBCA6B)))
+    _masked_(h.bitwise_xor_(_shifted(h, 13)).mul_(_as(h.dtype, 0xC2B2AE35)))
+    return h.bitwise_xor_(_shifted(h, 16))
 
 
 def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -83,10 +94,9 @@ def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch
     >>> halves(50, key=7)[30:].equal(halves(20, key=7, start=30))
     True
     """
-    wide = isinstance(start, Tensor) or start + count > 2**31
-    element = torch.arange(count, dtype=torch.int64 if wide else torch.int32, device=device) + start
-    words = _words(((element >> 5) * 16 + (element & 15)).to(torch.int32), key)
-    return words >> (element & 16).to(torch.int32) & 0xFFFF
+    element = torch.arange(count, dtype=torch.int64, device=device) + start
+    words = _words((element >> 5) * 16 + (element & 15), key)
+    return (words >> (element & 16).to(words.dtype) & 0xFFFF).to(torch.int32)
 
 
 def content_key(x: Tensor, seed: int) -> Tensor:
@@ -106,9 +116,9 @@ def content_key(x: Tensor, seed: int) -> Tensor:
     """
     total = x.detach().reshape(-1).view(torch.int32).sum(dtype=torch.int64)
     words = mix64(seed)
-    first = _fmix32_(total.to(torch.int32) ^ _signed(words & _MASK32))
-    second = _fmix32_((total >> 32).to(torch.int32) ^ first ^ _signed(words >> 32))
-    return torch.stack([first | 1, second]).to(torch.int64).bitwise_and_(_MASK32)
+    first = _fmix32_((total & _MASK32) ^ (words & _MASK32))
+    second = _fmix32_((total >> 32 & _MASK32) ^ first ^ words >> 32)
+    return torch.stack([first | 1, second])
 
 
 def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:

@@ -147,6 +147,26 @@ def test_spawned_workers_get_the_model_and_share_its_memory(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+READER = """
+import sys, torch, lognet
+model, state = sys.argv[1:]
+w = torch.load(state, weights_only=True)["weight"]
+assert torch.equal(torch.load(model, weights_only=False)(torch.eye(4)), w.dequantize().T)
+assert w.base_precision == 0.0123
+"""
+
+
+def test_a_process_that_has_not_met_the_ladder_reads_pickles(tmp_path):
+    files = [str(tmp_path / name) for name in ("model.pt", "state.pt")]
+    model = nn.Linear(4, 3, bias=False)
+    model.weight = nn.Parameter(LogTensor.from_float(model.weight.detach(), 8, base_precision=0.0123))
+    torch.save(model, files[0])
+    torch.save(model.state_dict(), files[1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", READER, *files], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 # Being a tensor
 
 

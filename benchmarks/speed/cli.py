@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--themes", nargs="+", choices=THEMES, default=ON_A_CPU, help=f"of {', '.join(THEMES)} (default: all but gpu)"
     )
-    p.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"), help="default: docs/benchmarks.md")
+    p.add_argument("--out", type=Path, help="default: docs/benchmarks.md, of the gpu theme docs/benchmarks-gpu.md")
     return p
 
 
@@ -49,8 +49,11 @@ def measure(themes: Sequence[str], size: Size) -> Iterator[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     size = SIZES[args.size]
+    if "gpu" in args.themes and not torch.cuda.is_available():
+        parser().error("--themes gpu needs a CUDA device, and there is none here")
+    out = args.out or Path("docs/benchmarks-gpu.md" if args.themes == ["gpu"] else "docs/benchmarks.md")
     found = list(measure(args.themes, size))
     again = "make bench" if args.themes == ON_A_CPU else f"python -m benchmarks.speed --themes {' '.join(args.themes)}"
-    args.out.write_text(render(found, size, THREADS, again))
-    print(f"report: {args.out}")
+    out.write_text(render(found, size, THREADS, again))
+    print(f"report: {out}")
     return 0

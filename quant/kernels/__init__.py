@@ -1,7 +1,7 @@
 """The operations that want speed, on two back ends: plain torch operations, which are the specification, and C++.
 
 The plain form lives where its idea does (`lognet.quant.bitpack`, `lognet.quant.log_format`, `lognet.optim`); it runs on
-every device, and it is what torch.compile sees. In eager, on the CPU, the same functions hand their tensors to
+every device, and on other devices it is what torch.compile sees. On the CPU the same functions hand their tensors to
 `native`, which gives the same bits.
 """
 

@@ -1,5 +1,10 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from oracles.compiler import SLOWLY
 
 from lognet.quant.random_bits import coins, halves, key_from_generator, key_tensor, mix64, random_words, uniform
 
@@ -88,3 +93,20 @@ def test_halves_are_uniform_and_unrelated_to_their_neighbours():
         for distance in (1, 16, 32):
             pair = torch.stack([h[distance:], h[:-distance]])
             assert abs(torch.corrcoef(pair)[0, 1]) < 5 / n**0.5
+
+
+SCALAR = """
+import torch
+from lognet.quant.random_bits import halves, random_words
+torch._inductor.config.cpp.simdlen = 1  # where overflow of signed integers, which C++ leaves open, would show
+for key in (7, 0x3456781, 0x540000001):
+    for draw in (random_words, halves):
+        assert torch.equal(torch.compile(lambda: draw(100, key))(), draw(100, key)), (draw, key)
+"""
+
+
+@pytest.mark.parametrize("compiler", [pytest.param("inductor", marks=SLOWLY)])
+def test_compiled_scalar_code_draws_the_same(compiler):
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", SCALAR], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, (compiler, done.stderr)
