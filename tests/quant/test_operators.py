@@ -1,5 +1,9 @@
 """The kernels as operations of torch: what a graph of torch.compile calls, and that it says the same."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
@@ -76,3 +80,9 @@ def test_an_exported_program_runs_where_lognet_is_not():
     model = lognet.wrap(torch.nn.Linear(6, 4)).requires_grad_(False)
     graph = torch.export.export(model, (torch.randn(2, 6),)).graph_module.graph
     assert not any("lognet" in str(node.target) for node in graph.nodes)
+
+
+def test_importing_lognet_does_not_import_the_compiler():
+    code = "import sys, torch; had = set(sys.modules); import lognet; assert 'torch._dynamo' not in set(sys.modules) - had"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
