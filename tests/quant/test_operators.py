@@ -83,6 +83,8 @@ def test_an_exported_program_runs_where_lognet_is_not():
 
 
 def test_importing_lognet_does_not_import_the_compiler():
-    code = "import sys, torch; had = set(sys.modules); import lognet; assert 'torch._dynamo' not in set(sys.modules) - had"
+    code = (
+        "import sys, torch; had = set(sys.modules); import lognet; assert 'torch._dynamo' not in set(sys.modules) - had"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
