@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .figure import draw
-from .parts import FULL, PARTS, QUICK, Planner, Size, wanted
+from .parts import FULL, PARTS, QUICK, Planner, Size, covered, wanted
 from .pool import execute
 from .report import render
 from .store import Store, write_whole
@@ -60,7 +60,7 @@ def _positive(word: str) -> int:
 
 def make_size(quick: bool, steps: int | None, seeds: int | None) -> Size:
     base = QUICK if quick else FULL
-    more = {"seeds": tuple(range(seeds)), "ablation_seeds": tuple(range(seeds))} if seeds else {}
+    more = dict.fromkeys(("seeds", "ablation_seeds", "warm_up_seeds"), tuple(range(seeds))) if seeds else {}
     return replace(base, steps=steps or base.steps, **more)
 
 
@@ -81,8 +81,8 @@ def write_report(planner: Planner, parts: list[str], tasks: list[str], command: 
     folder = planner.store.folder
     report = folder / REPORT_NAME
     write_whole(report, render(planner, parts, tasks, command))
-    if "lr" in parts:
-        draw(planner, tasks, folder)
+    if "lr" in parts and (drawn := covered("lr", tasks)):
+        draw(planner, drawn, folder)
     return report
 
 

@@ -22,6 +22,7 @@ INTRODUCTIONS = {
     "fine-tuning": "Float networks trained by Adam, rounded, trained on for a quarter of the steps, against the float network.",
     "signs": "8 bits, against signs that may change.",
     "horizons": "Shorter and longer runs, against Adam tuned for the same length.",
+    "warm-up": "8 bits, Madam's own warm-up of so many steps, against the default.",
 }
 
 Columns = list[str]
@@ -157,16 +158,20 @@ def render(planner: Planner, parts: list[str], tasks: list[str], command: str) -
     """The whole file."""
     lines = ["# Quality", "", *provenance(planner, parts, tasks, command)]
     for part in [name for name in PARTS if name in parts]:
-        found = rows(planner, part, tasks)
-        if not found:
-            continue
-        lines += ["", f"## {part}", "", INTRODUCTIONS[part], ""]
-        if part in ("bits", "paper"):
-            lines += [*wide_table(found, planner), "", *tally(found, planner), ""]
-        elif part in ("ablation", "state", "signs", "horizons", "lr"):
-            shown = [row for row in found if ": Adam, lr" not in row.label]  # not the grids of horizons
-            lines += [*tall_table(shown, planner), "", *([] if part == "lr" else [*tally(found, planner), ""])]
-        lines += long_table(part, found, planner)
-        if part == "lr":
-            lines += ["", "![error by learning rate](learning_rates.svg)"]
+        for held_out in (False, True):
+            found = [row for row in rows(planner, part, tasks) if TASKS[row.task].held_out == held_out]
+            if found:
+                lines += section(part, f"{part}, held-out tasks" if held_out else part, found, planner)
     return "\n".join(lines) + "\n"
+
+
+def section(part: str, heading: str, found: list[Row], planner: Planner) -> list[str]:
+    """The tables of one part."""
+    lines = ["", f"## {heading}", "", INTRODUCTIONS[part], ""]
+    if part in ("bits", "paper"):
+        lines += [*wide_table(found, planner), "", *tally(found, planner), ""]
+    elif part in ("ablation", "state", "signs", "horizons", "lr", "warm-up"):
+        shown = [row for row in found if ": Adam, lr" not in row.label]  # not the grids of horizons
+        lines += [*tall_table(shown, planner), "", *([] if part == "lr" else [*tally(found, planner), ""])]
+    lines += long_table(part, found, planner)
+    return lines + (["", "![error by learning rate](learning_rates.svg)"] if part == "lr" else [])

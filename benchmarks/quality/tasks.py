@@ -15,7 +15,18 @@ from lognet.nn import algebraize
 from lognet.sweep import CONTEXT, ConvNet, Dataset, Transformer, epoch_order, text_windows
 
 from . import gan
-from .networks import CharLSTM, Conv1dNet, GRUNet, make_mlp
+from .networks import (
+    CharLSTM,
+    Conv1dNet,
+    GRUNet,
+    ResNet,
+    RowLSTM,
+    VisionTransformer,
+    make_autoencoder,
+    make_deep_mlp,
+    make_mlp,
+    make_regressor,
+)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -40,6 +51,7 @@ class Metric:
 ACCURACY = Metric("accuracy, %", True, 2)
 BITS_PER_CHARACTER = Metric("bits per character", False, 3)
 FRECHET = Metric("Fréchet distance", False, 2)
+UNEXPLAINED = Metric("squared error, % of variance", False, 3)
 
 
 def examples(data: Dataset, batch: int, order: torch.Generator) -> Batches:
@@ -60,7 +72,17 @@ def windows(data: Dataset, batch: int, order: torch.Generator) -> Batches:
 
 def update(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator) -> float:
     """One step on the cross entropy. Returns the loss before it, in nats; if that is not finite, nothing moves."""
-    loss = F.cross_entropy(net(x).flatten(0, -2), y.flatten())
+    return descend(F.cross_entropy(net(x).flatten(0, -2), y.flatten()), optimizer)
+
+
+def update_regression(
+    net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator
+) -> float:
+    """One step on the mean squared error. Returns it as it was before; if it is not finite, nothing moves."""
+    return descend(F.mse_loss(net(x), y), optimizer)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
     value = float(loss.detach())
     if math.isfinite(value):
         optimizer.zero_grad()
@@ -74,6 +96,14 @@ def accuracy(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
     """Of the held-out examples, in percent."""
     scores = torch.cat([net(x) for x in data.test_x.split(500)])
     return 100 * float((scores.argmax(1) == data.test_y).double().mean()) if bool(scores.isfinite().all()) else math.nan
+
+
+@torch.no_grad()
+def unexplained(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
+    """The mean squared error over the variance of the held-out targets about their means, in percent."""
+    targets = data.test_y.double()
+    error = (torch.cat([net(x) for x in data.test_x.split(500)]).double() - targets).square().mean()
+    return 100 * float(error / (targets - targets.mean(0)).square().mean())
 
 
 @torch.no_grad()
@@ -104,10 +134,23 @@ class Task:
     evaluate: Callable[[nn.Module, Dataset, torch.Generator], float] = accuracy
     cheap: bool = False
     """Whether to train it fifty times as long, too."""
+    held_out: bool = False
+    """Whether it came after the defaults, which were chosen without it."""
 
 
 def text_task(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int = 600) -> Task:
     return Task(name, title, "text", steps, 16, build, BITS_PER_CHARACTER, windows, evaluate=bits_per_character)
+
+
+def held_out(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int) -> Task:
+    """A classifier of the digits that chose no default."""
+    return Task(name, f"digits, {title}", "digits", steps, 64, build, held_out=True)
+
+
+def held_out_regression(name: str, title: str, data: str, build: Callable[[Dataset], nn.Module], steps: int) -> Task:
+    return Task(
+        name, title, data, steps, 64, build, UNEXPLAINED, update=update_regression, evaluate=unexplained, held_out=True
+    )
 
 
 def quaternions(data: Dataset) -> nn.Module:
@@ -145,5 +188,15 @@ TASKS = {
             update=gan.update,
             evaluate=gan.evaluate,
         ),
+        held_out("deep-mlp", "MLP of ten layers", lambda d: make_deep_mlp(d.classes, nn.ReLU, norm=False), 800),
+        held_out("deep-norm-mlp", "the same, LayerNorm", lambda d: make_deep_mlp(d.classes, nn.GELU, norm=True), 500),
+        held_out("resnet", "residual net, BatchNorm", lambda d: ResNet(d.classes), 300),
+        held_out("vit", "vision transformer", lambda d: VisionTransformer(d.classes), 500),
+        held_out("lstm-rows", "LSTM over rows", lambda d: RowLSTM(d.classes), 500),
+        held_out("linear", "softmax regression", lambda d: nn.Sequential(nn.Flatten(), nn.Linear(64, d.classes)), 500),
+        held_out_regression(
+            "autoencoder", "digits, autoencoder", "pictures", lambda d: make_autoencoder(d.classes), 1200
+        ),
+        held_out_regression("friedman", "Friedman's function, MLP", "friedman", lambda d: make_regressor(), 1000),
     )
 }
