@@ -15,18 +15,20 @@ import torch
 from benchmarks.quality import cli, parts, report
 from benchmarks.quality.data import load
 from benchmarks.quality.frechet import frechet_distance, moments
-from benchmarks.quality.parts import FULL, PARTS, Planner, Size, grid_rate, wanted
+from benchmarks.quality.parts import FULL, PARTS, Planner, Size, covered, grid_rate, rows, wanted
 from benchmarks.quality.settings import adam, madam, paper
 from benchmarks.quality.statistics import Sample, difference
 from benchmarks.quality.store import Store, write_whole
-from benchmarks.quality.tasks import ACCURACY, BITS_PER_CHARACTER, TASKS
-from benchmarks.quality.training import build, make_optimizer, share, train
+from benchmarks.quality.tasks import ACCURACY, BITS_PER_CHARACTER, TASKS, UNEXPLAINED, unexplained
+from benchmarks.quality.training import build, make_optimizer, measure, share, train
 from lognet import LogTensor
 from lognet.optim import Madam
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--quick", "--steps", "2", "--tasks", "mnist1d-mlp", "--quiet"]
 TRAINED = ["baselines", "bits", "lr", "signs"]
+HELD_OUT = [name for name, task in TASKS.items() if task.held_out]
+OTHERS = [name for name in TASKS if name not in HELD_OUT]
 
 
 def without_times(record):
@@ -140,6 +142,66 @@ def test_both_nets_of_the_gan_move_and_neither_by_the_others_gradient():
     assert {int(optimizer.state[p]["step"]) for p in net.parameters()} == {1}
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "friedman"])
+def test_the_unexplained_share_of_the_variance(name):
+    """All of it for the means of the held-out targets, none for the targets, a quarter halfway between them."""
+    data = load(TASKS[name].data)
+    means = data.test_y.mean(0)
+    for halfway, share_left in ((0, 100), (0.5, 25), (1, 0)):
+        answers = iter((means + halfway * (data.test_y - means)).split(500))
+        left = unexplained(lambda x, answers=answers: next(answers), data, torch.Generator())
+        assert left == pytest.approx(share_left, abs=1e-4)
+    assert math.isnan(unexplained(lambda x: x.new_full((len(x), data.classes), math.nan), data, torch.Generator()))
+
+
+def test_regression_is_scored_by_the_loss_that_it_descends():
+    task, run = TASKS["friedman"], run_of(adam(0.01), "friedman")
+    net, data = build(run), load("friedman")
+    every = task.update(
+        net, make_optimizer(net, run.settings["optimizer"], 0), data.test_x, data.test_y, torch.Generator()
+    )
+    variance = float((data.test_y - data.test_y.mean(0)).square().mean())
+    assert measure(run, build(run)) == pytest.approx(100 * every / variance, rel=1e-5)
+    assert UNEXPLAINED.worse(2.0, 1.0) > 0
+
+
+def test_evaluation_leaves_batch_norms_alone():
+    run = run_of(adam(0.01), "resnet")
+    net = build(run)
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.fill_(3.0)  # what was seen in training, far from what the held-out digits have
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    measure(run, net)
+    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+    first, second = load("digits").test_x[:2].split(1)
+    assert torch.allclose(net(torch.cat([first, second]))[:1], net(first), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["deep-mlp", "deep-norm-mlp"])
+def test_the_deep_networks_are_ten_layers_deep(name):
+    net = build(run_of(adam(0.01), name))
+    assert sum(isinstance(m, torch.nn.Linear) for m in net.modules()) == 10
+    assert any(isinstance(m, torch.nn.LayerNorm) for m in net.modules()) == (name == "deep-norm-mlp")
+
+
+def test_patches_are_two_by_two_squares():
+    net = build(run_of(adam(0.01), "vit"))
+    seen = []
+    net.patch.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net(torch.arange(64.0).view(1, 1, 8, 8))
+    assert seen[0].shape == (1, 16, 4)
+    assert seen[0][0, 5].tolist() == [18, 19, 26, 27]  # second row and column of patches
+
+
+def test_friedmans_points():
+    data = load("friedman")
+    assert (data.train_x.shape, data.test_x.shape, data.test_y.shape) == ((2000, 10), (1000, 10), (1000, 1))
+    for t in (data.train_x, data.train_y):
+        assert t.mean(0).abs().max() < 1e-5
+        assert (t.std(0) - 1).abs().max() < 1e-5
+    assert not (data.train_x[:, None] == data.test_x).all(2).any()
+
+
 def test_schedules():
     cosine = [
         share({"kind": "warm-up then cosine", "warmup_share": 0.05, "final_share": 0.02}, s, 100) for s in range(101)
@@ -208,6 +270,34 @@ def test_defaults_are_one_run_in_all_parts(tmp_path):
 def test_seeded_signs_follow_the_run(tmp_path):
     row = list(PARTS["signs"](Planner(FULL, Store(tmp_path)), TASKS["digits"]))[-1]
     assert [r.settings["wrap"]["sign_seed"] for r in row.runs] == [0, 1, 2]
+
+
+def test_held_out_tasks_have_the_defaults_baselines_widths_and_warm_ups_alone(tmp_path):
+    planner = Planner(FULL, Store(tmp_path))
+    for part in PARTS:
+        named = {row.task for row in rows(planner, part, list(TASKS))}
+        held_out, others = part in ("baselines", "bits", "warm-up"), part != "warm-up"
+        if part != "fine-tuning":  # of two tasks
+            assert named == {*(HELD_OUT if held_out else ()), *(OTHERS if others else ())}
+        assert {run.task for run in wanted(planner, [part], list(TASKS))} <= set(covered(part, list(TASKS)))
+        assert covered(part, HELD_OUT) == (HELD_OUT if held_out else [])
+    changed = {
+        name
+        for run in wanted(planner, ["bits"], HELD_OUT)
+        if run.settings["wrap"] is not None
+        for name, value in run.settings["optimizer"].items()
+        if value != madam(8).optimizer[name]
+    }
+    assert changed == set()
+
+
+def test_the_warm_ups_beside_the_default(tmp_path):
+    planner = Planner(FULL, Store(tmp_path))
+    short, default, long = PARTS["warm-up"](planner, TASKS["deep-mlp"])
+    assert [r.runs[0].settings["optimizer"]["warmup"] for r in (short, default, long)] == [50, 100, 200]
+    assert default.runs[:3] == planner.runs(madam(8), TASKS["deep-mlp"])
+    assert (default.reference, short.reference, long.reference) == ((), default.runs, default.runs)
+    assert [r.settings["seed"] for r in short.runs] == list(range(6))
 
 
 # Statistics.
@@ -309,19 +399,38 @@ def test_fine_tuning_starts_from_the_float_network(tmp_path):
 
 def test_the_report_shows_what_diverged_and_what_is_missing(tmp_path):
     planner = Planner(parts.QUICK, Store(tmp_path))
-    tasks = ["digits", "text"]
+    tasks = ["digits", "text", "linear"]
     every = list(PARTS)
+    sections = [part for part in PARTS if part != "warm-up"] + ["warm-up, held-out tasks"]
+    for part in ("bits", "baselines"):
+        sections.insert(sections.index(part) + 1, f"{part}, held-out tasks")
     assert "0 of" in report.render(planner, every, tasks, "command")
     for i, run in enumerate(wanted(planner, every, tasks)):
         if i % 3:
             fill(planner.store, run, None if i % 3 == 1 else 1.5 + i)
     text = report.render(planner, every, tasks, "command")
-    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == every
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == sections
     assert "1 diverged" in text
     assert "missing" in text
     assert "nan" not in text
     cli.write_report(planner, every, tasks, "command")
     assert (tmp_path / "learning_rates.png").exists()
+
+
+def test_held_out_tasks_are_counted_apart(tmp_path):
+    planner = Planner(parts.QUICK, Store(tmp_path))
+    tasks = ["digits", "text", "linear"]
+    for _ in range(2):  # the grids, then what is tuned by them
+        for run in wanted(planner, ["bits"], tasks):
+            fill(planner.store, run, 1.5)
+    text = report.render(planner, ["bits"], tasks, "command")
+    counts = [line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| Madam, 12 bits |")]
+    assert [[int(cell) for cell in cells] for cells in counts] == [[0, 2, 0, 0, 0], [0, 1, 0, 0, 0]]
+
+
+def test_there_is_no_figure_without_rates_to_draw(tmp_path):
+    cli.write_report(Planner(parts.QUICK, Store(tmp_path)), ["bits", "lr"], ["linear"], "command")
+    assert [p.name for p in tmp_path.iterdir()] == ["quality.md"]
 
 
 def test_report_only_trains_nothing(tmp_path, capsys):
