@@ -268,17 +268,15 @@ def rows(planner: Planner, part: str, tasks: list[str]) -> list[Row]:
 def wanted(planner: Planner, parts: list[str], tasks: list[str]) -> list[Run]:
     """All runs of the parts that can be named by now, and those that they are compared with, each once."""
     found = [run for part in parts for row in rows(planner, part, tasks) for run in (*row.runs, *row.reference)]
-    grids = [
-        run for name in tasks for run in _grids(planner, [part for part in parts if covered(part, [name])], TASKS[name])
-    ]
+    grids = [run for part in parts for name in covered(part, tasks) for run in _grids(planner, part, TASKS[name])]
     return list(dict.fromkeys([*found, *grids]))
 
 
-def _grids(planner: Planner, parts: list[str], task: Task) -> list[Run]:
+def _grids(planner: Planner, part: str, task: Task) -> list[Run]:
     """The grids that rows without runs of their own wait for."""
-    needed = {"Adam"} if {"baselines", "bits", "paper", "lr", "fine-tuning"} & set(parts) else set()
-    needed |= {"SGD"} if {"baselines", "bits", "lr"} & set(parts) else set()
-    return [run for name in sorted(needed) for run in planner.grid(name, task)[0].values()]
+    needed = ["Adam"] if part in ("baselines", "bits", "paper", "lr", "fine-tuning") else []
+    needed += ["SGD"] if part in ("baselines", "bits", "lr") else []
+    return [run for name in needed for run in planner.grid(name, task)[0].values()]
 
 
 def _madam_label(bits: int | None) -> str:

@@ -189,7 +189,7 @@ TASKS = {
             evaluate=gan.evaluate,
         ),
         held_out("deep-mlp", "MLP of ten layers", lambda d: make_deep_mlp(d.classes, nn.ReLU, norm=False), 800),
-        held_out("deep-norm-mlp", "the same, LayerNorm", lambda d: make_deep_mlp(d.classes, nn.GELU, norm=True), 500),
+        held_out("deep-norm-mlp", "ten layers, LayerNorm", lambda d: make_deep_mlp(d.classes, nn.GELU, norm=True), 500),
         held_out("resnet", "residual net, BatchNorm", lambda d: ResNet(d.classes), 300),
         held_out("vit", "vision transformer", lambda d: VisionTransformer(d.classes), 500),
         held_out("lstm-rows", "LSTM over rows", lambda d: RowLSTM(d.classes), 500),
