@@ -32,6 +32,14 @@ def load_mnist1d() -> Dataset:
     return with_digest(train_x, train_y, test_x, test_y, 10, "MNIST-1D, made by the package mnist1d")
 
 
+def load_raw_digits() -> Dataset:
+    """The digits with pixels from 0 to 1, which the sweep's are not: it centres them."""
+    digits = load("digits")
+    least, most = digits.train_x.min(), digits.train_x.max()
+    train_x, test_x = ((x - least) / (most - least) for x in (digits.train_x, digits.test_x))
+    return with_digest(train_x, digits.train_y, test_x, digits.test_y, digits.classes, f"{digits.origin}, from 0 to 1")
+
+
 def load_pictures() -> Dataset:
     """The digits with themselves as targets: the 64 pixels of each."""
     digits = load("digits")
@@ -59,6 +67,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
     "mnist1d": load_mnist1d,
     "text": load_text,
+    "digits-raw": load_raw_digits,
     "pictures": load_pictures,
     "friedman": load_friedman,
 }

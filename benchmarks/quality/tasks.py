@@ -142,15 +142,23 @@ def text_task(name: str, title: str, build: Callable[[Dataset], nn.Module], step
     return Task(name, title, "text", steps, 16, build, BITS_PER_CHARACTER, windows, evaluate=bits_per_character)
 
 
-def held_out(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int) -> Task:
+def held_out(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int, data: str = "digits") -> Task:
     """A classifier of the digits that chose no default."""
-    return Task(name, f"digits, {title}", "digits", steps, 64, build, held_out=True)
+    return Task(name, f"digits, {title}", data, steps, 64, build, held_out=True)
 
 
 def held_out_regression(name: str, title: str, data: str, build: Callable[[Dataset], nn.Module], steps: int) -> Task:
     return Task(
         name, title, data, steps, 64, build, UNEXPLAINED, update=update_regression, evaluate=unexplained, held_out=True
     )
+
+
+def deep_mlp(data: Dataset) -> nn.Module:
+    return make_deep_mlp(data.classes, nn.ReLU, norm=False)
+
+
+def deep_norm_mlp(data: Dataset) -> nn.Module:
+    return make_deep_mlp(data.classes, nn.GELU, norm=True)
 
 
 def quaternions(data: Dataset) -> nn.Module:
@@ -188,8 +196,10 @@ TASKS = {
             update=gan.update,
             evaluate=gan.evaluate,
         ),
-        held_out("deep-mlp", "MLP of ten layers", lambda d: make_deep_mlp(d.classes, nn.ReLU, norm=False), 800),
-        held_out("deep-norm-mlp", "ten layers, LayerNorm", lambda d: make_deep_mlp(d.classes, nn.GELU, norm=True), 500),
+        held_out("deep-mlp", "MLP of ten layers", deep_mlp, 800),
+        held_out("deep-mlp-raw", "the same, pixels from 0 to 1", deep_mlp, 800, "digits-raw"),
+        held_out("deep-norm-mlp", "ten layers, LayerNorm", deep_norm_mlp, 500),
+        held_out("deep-norm-mlp-raw", "the same, pixels from 0 to 1", deep_norm_mlp, 500, "digits-raw"),
         held_out("resnet", "residual net, BatchNorm", lambda d: ResNet(d.classes), 300),
         held_out("vit", "vision transformer", lambda d: VisionTransformer(d.classes), 500),
         held_out("lstm-rows", "LSTM over rows", lambda d: RowLSTM(d.classes), 500),

@@ -177,11 +177,11 @@ def test_evaluation_leaves_batch_norms_alone():
     assert torch.allclose(net(torch.cat([first, second]))[:1], net(first), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["deep-mlp", "deep-norm-mlp"])
+@pytest.mark.parametrize("name", ["deep-mlp", "deep-mlp-raw", "deep-norm-mlp", "deep-norm-mlp-raw"])
 def test_the_deep_networks_are_ten_layers_deep(name):
     net = build(run_of(adam(0.01), name))
     assert sum(isinstance(m, torch.nn.Linear) for m in net.modules()) == 10
-    assert any(isinstance(m, torch.nn.LayerNorm) for m in net.modules()) == (name == "deep-norm-mlp")
+    assert any(isinstance(m, torch.nn.LayerNorm) for m in net.modules()) == ("norm" in name)
 
 
 def test_patches_are_two_by_two_squares():
@@ -191,6 +191,14 @@ def test_patches_are_two_by_two_squares():
     net(torch.arange(64.0).view(1, 1, 8, 8))
     assert seen[0].shape == (1, 16, 4)
     assert seen[0][0, 5].tolist() == [18, 19, 26, 27]  # second row and column of patches
+
+
+def test_raw_digits_are_the_digits_from_zero_to_one():
+    raw, digits = load("digits-raw"), load("digits")
+    assert (float(raw.train_x.min()), float(raw.train_x.max())) == (0, 1)
+    assert torch.allclose((16 * raw.test_x).round(), 16 * raw.test_x, atol=1e-4)  # grey levels 0 to 16, as shipped
+    assert torch.equal(raw.test_y, digits.test_y)
+    assert raw.digest != digits.digest
 
 
 def test_friedmans_points():
