@@ -25,7 +25,7 @@ help:  ## this list
 sweep: $(VENV)/.installed  ## train the sweep's small tasks at several widths and write the report
 	$(in_venv) -m lognet.sweep $(SWEEP_ARGS)
 
-quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on ten small tasks and write quality.md (hours)
+quality: $(VENV)/.quality  ## train Madam, tuned Adam and SGD on twenty small tasks and write quality.md (hours)
 	$(in_venv) -m benchmarks.quality $(QUALITY_ARGS)
 
 docs: $(VENV)/.docs  ## the guides and the reference as a site, in build/docs
