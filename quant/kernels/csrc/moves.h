@@ -1,10 +1,10 @@
 // Moving weights: the affine step of optim/affine.py and the paper's on codes, of optim/update.py.
 #pragma once
 #include "codes.h"
-#include "inverse.h"
 #include "places.h"
 #include "random.h"
 #include "signs.h"
+#include "tables.h"
 
 namespace {
 
@@ -19,7 +19,7 @@ template <class Inverse, bool CROSSING, bool STOCHASTIC>
 class AffineMove {
    public:
     AffineMove(const Parameter& p, const Scalars& s, int64_t begin)
-        : inverse_(*p.ladder, p.planes.bits),
+        : inverse_(p.ladder->inverse, p.planes.bits),
           words_(s.key, begin / 2),
           places_(p.ladder->spacing),
           zero_(p.ladder->spacing.zero),

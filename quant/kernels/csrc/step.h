@@ -76,9 +76,9 @@ using MoveCodes = void (*)(const Parameter&, const Scalars&, Directions&, int64_
 template <bool CROSSING, bool STOCHASTIC>
 MoveCodes move_of(const Parameter& p) {
     if (p.hyper->affine == 0) return move_codes<MultiplicativeMove<CROSSING, STOCHASTIC>>;
-    if (!p.ladder->by_octaves) return move_codes<AffineMove<GatheredInverse, CROSSING, STOCHASTIC>>;
-    if (p.planes.bits > 8) return move_codes<AffineMove<ShuffledInverse<true>, CROSSING, STOCHASTIC>>;
-    return move_codes<AffineMove<ShuffledInverse<false>, CROSSING, STOCHASTIC>>;
+    if (!p.ladder->by_octaves) return move_codes<AffineMove<Gathered, CROSSING, STOCHASTIC>>;
+    if (p.planes.bits > 8) return move_codes<AffineMove<OctaveTable<true, true>, CROSSING, STOCHASTIC>>;
+    return move_codes<AffineMove<OctaveTable<true, false>, CROSSING, STOCHASTIC>>;
 }
 
 inline MoveCodes move_of(const Parameter& p) {
