@@ -88,8 +88,8 @@ def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
     def stand_in(x: Any) -> Any:
         return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
 
-    def stand_ins(x: Any) -> Any:  # walking a tree takes a while, and few arguments are trees
-        return tree_map(stand_in, x) if isinstance(x, (tuple, list, dict)) else stand_in(x)
+    def stand_ins(x: Any) -> Any:  # arguments of operations are flat lists at most; tree_map takes a while
+        return type(x)(map(stand_in, x)) if isinstance(x, (tuple, list)) else stand_in(x)
 
     result = func(*map(stand_ins, args), **{name: stand_ins(x) for name, x in kwargs.items()})
     written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]

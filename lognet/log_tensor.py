@@ -312,7 +312,8 @@ class LogTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():  # __torch_function__ was asked, and would be for every attribute
+            return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
 
 
 def in_transform() -> bool:
@@ -435,8 +436,9 @@ def _set_data(x: Tensor, value: Tensor) -> None:
 
 def decode(weight: LogTensor, dtype: torch.dtype | None = None) -> Tensor:
     """The values of a LogTensor below autograd: `dequantize` without the graph."""
-    dtype = weight.dtype if dtype is None else dtype
-    return _strided(weight, lambda start=0, count=None: weight._storage.decode(dtype, start, count))
+    with torch._C.DisableTorchFunctionSubclass():
+        dtype = weight.dtype if dtype is None else dtype
+        return _strided(weight, lambda start=0, count=None: weight._storage.decode(dtype, start, count))
 
 
 # Layout: what part of the storage a LogTensor covers, as for any strided tensor.

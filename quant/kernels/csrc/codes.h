@@ -13,17 +13,6 @@
 
 namespace {
 
-// Eight values of `width` bits, as one little-endian word; never reads behind `end`.
-inline uint64_t load_word(const uint8_t* at, const uint8_t* end) {
-    uint64_t word = 0;
-    if (end - at >= 8) {
-        memcpy(&word, at, 8);
-    } else {
-        for (int i = 0; at + i < end; ++i) word |= static_cast<uint64_t>(at[i]) << (8 * i);
-    }
-    return word;
-}
-
 // Spreads the low `8 * width` bits of a word into eight bytes, and back: halves, quarters, eighths.
 #if defined(__BMI2__)
 
@@ -49,37 +38,44 @@ inline uint64_t squeeze(uint64_t bytes, int width) {
 
 #endif
 
-// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights.
+// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights, which
+// are filled up with zeros.
 inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_t begin, int n, uint8_t* out) {
-    const uint8_t* at = stream + begin / 8 * width;
-    const uint8_t* end = stream + (count * width + 7) / 8;
+    const uint8_t *at = stream + begin / 8 * width, *end = stream + (count * width + 7) / 8;
     int i = 0;
     if (width == 8) i = n / 8 * 8, memcpy(out, at, i), at += i;
+    for (; i < n && end - at >= 8; i += 8, at += width) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        if (width != 8) word = spread(word, width);
+        memcpy(out + i, &word, 8);
+    }
     for (; i < n; i += 8, at += width) {
-        uint64_t bytes = width == 8 ? load_word(at, end) : spread(load_word(at, end), width);
-        memcpy(out + i, &bytes, 8);
+        uint64_t word = 0;
+        for (int j = 0; j < 8 && at + j < end; ++j) word |= static_cast<uint64_t>(at[j]) << (8 * j);
+        if (width != 8) word = spread(word, width);
+        memcpy(out + i, &word, 8);
     }
 }
 
 // The reverse; `in` has room for whole eights, zero behind the last value. Writes no byte but the values' own.
 inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8_t* stream) {
-    uint8_t* at = stream + begin / 8 * width;
-    uint8_t* end = at + (static_cast<int64_t>(n) * width + 7) / 8;
+    uint8_t *at = stream + begin / 8 * width, *const end = at + (static_cast<int64_t>(n) * width + 7) / 8;
+    if (width == 8) return static_cast<void>(memcpy(at, in, n));
     int i = 0;
-    if (width == 8) i = n / 8 * 8, memcpy(at, in, i), at += i;
     for (; end - at >= 8; i += 8, at += width) {  // eight bytes are written, of which the next word overwrites some
-        uint64_t bytes;
-        memcpy(&bytes, in + i, 8);
-        bytes = squeeze(bytes, width);
-        memcpy(at, &bytes, 8);
+        uint64_t word;
+        memcpy(&word, in + i, 8);
+        word = squeeze(word, width);
+        memcpy(at, &word, 8);
     }
-    for (; i < n; i += 8, at += width) {
-        uint64_t bytes;
-        memcpy(&bytes, in + i, 8);
-        if (width != 8) bytes = squeeze(bytes, width);
-        int64_t room = end - at;
-        memcpy(at, &bytes, room < width ? room : width);
+    uint64_t rest = 0;
+    for (int bits = 0; i < n; i += 8, bits += 8 * width) {
+        uint64_t word;
+        memcpy(&word, in + i, 8);
+        rest |= squeeze(word, width) << bits;
     }
+    for (; at < end; rest >>= 8) *at++ = static_cast<uint8_t>(rest);
 }
 
 // Codes of a block: low bytes, and high bytes where there are any.

@@ -117,18 +117,20 @@ class FewBitDirections final : public Directions {
         *scale = unit * __builtin_sqrtf(a * a * rates.beta + b * b * rates.beta_rest);
         const float ratio = *scale > 0 ? old / *scale : 0, decay = ratio * ratio * rates.beta, inverse = inverse_of(*scale);
         square_.load(p_.square, end_, begin, n);
+        alignas(64) float squares[BLOCK];
         for (int i = 0; i < n; i += GROUP) {
             Floats square[VECTORS];
             square_.levels(i, square);
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; ++v) {
-                const Floats g = load(grad + i + v * LANES) * splat(inverse);
-                square[v] = average(square[v], decay, g * g, rates.beta_rest);
-                const Floats to = MOMENTUM ? load(ahead + i + v * LANES) * splat(inverse) : g;
-                store(r + i + v * LANES, clamped_ratio(to, square[v], rates.correction, rates.bound));
-            }
-            square_.encode(i, square);
+            for (int v = 0; v < VECTORS; ++v) store(squares + i + v * LANES, square[v]);
         }
+        for (int i = 0; i < whole_groups(n); i += LANES) {
+            const Floats g = load(grad + i) * splat(inverse), to = MOMENTUM ? load(ahead + i) * splat(inverse) : g;
+            const Floats square = average(load(squares + i), decay, g * g, rates.beta_rest);
+            store(squares + i, square);
+            store(r + i, clamped_ratio(to, square, rates.correction, rates.bound));
+        }
+        square_.encode(n, squares);
         square_.save(p_.square, begin, n);
     }
 
@@ -141,6 +143,7 @@ class FewBitDirections final : public Directions {
         const float decay = (now > 0 ? old / now : 0) * rates.mu, inverse = inverse_of(now);
         const float lead = now * rates.mean_correction * rates.mu;
         mean_.load(p_.mean, end_, begin, n);
+        alignas(64) float means[BLOCK];
         for (int i = 0; i < n; i += GROUP) {
             Floats mean[VECTORS];
             mean_.levels(i, mean);
@@ -148,10 +151,11 @@ class FewBitDirections final : public Directions {
             for (int v = 0; v < VECTORS; ++v) {
                 const Floats g = load(grad + i + v * LANES);
                 mean[v] = average(mean[v], decay, g * splat(inverse), rates.mu_rest);
+                store(means + i + v * LANES, mean[v]);
                 store(ahead + i + v * LANES, average(mean[v], lead, g, rates.mu_rest));
             }
-            mean_.encode(i, mean);
         }
+        mean_.encode(n, means);
         mean_.save(p_.mean, begin, n);
     }
 

@@ -163,23 +163,30 @@ class Average : public BlockCodes<BITS, SIGNED> {
           lowest_(splat(levels.lowest)),
           last_(splat(levels.last)) {}
 
-    // `units`: of group i of the block.
-    void encode(int i, const Floats* units) {
-        Ints words[WORDS], lifts[WORDS], codes[VECTORS];
-        for (int j = 0; j < WORDS; ++j) lifts[j] = places_.lift(words[j] = words_.draw());
+    // `units`: of a block, in whole groups to the nth. In short loops, as AffineMove.
+    void encode(int n, const float* units) {
+        alignas(64) float bulges[BLOCK];
+        for (int i = 0; i < whole_groups(n); i += LANES) store(bulges + i, places_.bulge(absolute(load(units + i))));
+        RandomWords draw = words_;
+        for (int at = 0; at < n; at += GROUP) {
+            Ints words[WORDS], lifts[WORDS], codes[VECTORS];
+            for (int j = 0; j < WORDS; ++j) lifts[j] = places_.lift(words[j] = draw.draw());
 #pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; ++v) {
-            const Floats size = absolute(units[v]);
-            const Ints lift = v < WORDS ? half<0>(lifts[v]) : half<1>(lifts[v - WORDS]);
-            codes[v] = smaller(larger(places_.rungs(places_(size) + lift), splat(0)), last_);
-            if (SIGNED) {
-                const Floats u = uniform(v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]));
-                const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
-                const Ints negative = minus_one(units[v] < splat(0.0f)) & splat(1 << (BITS - 1));
-                codes[v] = codes[v] | zero | negative;
+            for (int v = 0; v < VECTORS; ++v) {
+                const Floats unit = load(units + at + v * LANES), size = absolute(unit);
+                const Ints lift = v < WORDS ? half<0>(lifts[v]) : half<1>(lifts[v - WORDS]);
+                const Ints place = places_(size, load(bulges + at + v * LANES)) + lift;
+                codes[v] = smaller(larger(places_.rungs(place), splat(0)), last_);
+                if (SIGNED) {
+                    const Floats u = uniform(v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]));
+                    const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
+                    const Ints negative = minus_one(unit < splat(0.0f)) & splat(1 << (BITS - 1));
+                    codes[v] = codes[v] | zero | negative;
+                }
             }
+            this->set(at, codes);
         }
-        this->set(i, codes);
+        words_ = draw;
     }
 
    private:

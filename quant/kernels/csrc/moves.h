@@ -1,10 +1,10 @@
 // Moving weights: the affine step of optim/affine.py and the paper's on codes, of optim/update.py.
 #pragma once
 #include "codes.h"
-#include "inverse.h"
 #include "places.h"
 #include "random.h"
 #include "signs.h"
+#include "tables.h"
 
 namespace {
 
@@ -12,13 +12,14 @@ struct Counts {
     int64_t tried = 0, moved = 0, crossed = 0;
 };
 
-// affine_codes, a block at a time. Lanes with r = 0 stay. What the weights share no numbers in is done in loops of its own:
-// a processor looks ahead over several turns of a short loop, and so waits for nothing.
+// affine_codes, a block at a time. Lanes with r = 0 stay. It goes over the block in several short loops, whose turns do not wait
+// for each other: a processor looks ahead over some sixty vector operations that wait for numbers, which is many turns of a
+// chain of ten operations and one or two of a chain of thirty. What one turn leaves for the next stays out of memory.
 template <class Inverse, bool CROSSING, bool STOCHASTIC>
 class AffineMove {
    public:
     AffineMove(const Parameter& p, const Scalars& s, int64_t begin)
-        : inverse_(*p.ladder, p.planes.bits),
+        : inverse_(p.ladder->inverse, p.planes.bits),
           words_(s.key, begin / 2),
           places_(p.ladder->spacing),
           zero_(p.ladder->spacing.zero),
@@ -31,8 +32,12 @@ class AffineMove {
     }
 
     void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
+        n = whole_groups(n);
         if (STOCHASTIC) draw(n);
-        for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, low + i, high ? high + i : nullptr, signs + i / 8);
+        Ints tried = tried_;
+        for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, low + i, high ? high + i : nullptr, signs + i / 8, tried);
+        tried_ = tried;
+        for (int i = 0; i < n; i += LANES) store(bulges_ + i, places_.bulge(load(ratios_ + i)));
         int moved = 0, crossed = 0;
         for (int i = 0; i < n; i += GROUP) {
             moved += __builtin_popcount(to_codes(i, low + i, high ? high + i : nullptr, signs + i / 8));
@@ -66,14 +71,14 @@ class AffineMove {
         words_ = words;
     }
 
-    void to_ratios(const float* r, int at, const uint8_t* low, const uint8_t* high, const uint8_t* signs) {
+    void to_ratios(const float* r, int at, const uint8_t* low, const uint8_t* high, const uint8_t* signs, Ints& tried) {
         Floats c[VECTORS];
         inverse_(low, high, c);
         uint32_t crosses = 0;
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
             const Floats step = load(r + v * LANES);
-            tried_ = count(tried_, step != splat(0.0f));
+            tried = count(tried, step != splat(0.0f));
             Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * with_signs(step, signs, v * LANES);
             if (CROSSING) crosses |= flags(ratio < load(zeros_ + at + v * LANES) * c[v]) << (v * LANES);
             store(ratios_ + at + v * LANES, CROSSING ? absolute(ratio) : larger(ratio, splat(0.0f)));
@@ -88,7 +93,8 @@ class AffineMove {
         for (int v = 0; v < VECTORS; ++v) {
             Ints old = widen(low + v * LANES);
             if (high) old = old | shift_left<8>(widen(high + v * LANES));
-            k[v] = old + places_.rungs(places_(load(ratios_ + at + v * LANES)) + load(lifts_ + at + v * LANES));
+            const int i = at + v * LANES;
+            k[v] = old + places_.rungs(places_(load(ratios_ + i), load(bulges_ + i)) + load(lifts_ + i));
         }
         alignas(32) uint8_t new_low[GROUP], new_high[GROUP];
         store_codes(k, last_, new_low, high ? new_high : nullptr);
@@ -111,7 +117,7 @@ class AffineMove {
     const float zero_;
     const int last_;
     const Floats relative_, absolute_;
-    alignas(64) float ratios_[BLOCK], zeros_[BLOCK];
+    alignas(64) float ratios_[BLOCK], bulges_[BLOCK], zeros_[BLOCK];
     alignas(64) int32_t lifts_[BLOCK];
     uint32_t crosses_[BLOCK / GROUP];
     Ints tried_;  // in a piece, by lanes
@@ -126,13 +132,15 @@ class MultiplicativeMove {
         : words_(s.key, begin / 2), rungs_(splat(s.lr)), last_(p.ladder->last) {}
 
     void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
-        for (int i = 0; i < n; i += GROUP) move(r + i, low + i, high ? high + i : nullptr, signs + i / 8);
+        Counts counts = counts_;
+        for (int i = 0; i < n; i += GROUP) move(r + i, low + i, high ? high + i : nullptr, signs + i / 8, counts);
+        counts_ = counts;
     }
 
     Counts counts() const { return counts_; }
 
    private:
-    void move(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs) {
+    void move(const float* r, uint8_t* low, uint8_t* high, uint8_t* signs, Counts& counts) {
         const Floats limit = splat(static_cast<float>(last_ + 1));
         const Ints last = splat(last_), zero = splat(0);
         Ints words[WORDS], k[VECTORS];
@@ -152,8 +160,8 @@ class MultiplicativeMove {
             }
             const Ints moves = to_nearest(smaller(larger(move, splat(0.0f) - limit), limit));
             const Mask tried = step != splat(0.0f);
-            counts_.tried += __builtin_popcount(flags(tried));
-            counts_.moved += __builtin_popcount(flags(tried)) - __builtin_popcount(flags(tried & (moves == zero)));
+            counts.tried += __builtin_popcount(flags(tried));
+            counts.moved += __builtin_popcount(flags(tried)) - __builtin_popcount(flags(tried & (moves == zero)));
             k[v] = old + choose(is_set(load_signs(signs, v * LANES)), zero - moves, moves);
             if (CROSSING) crosses |= flags(k[v] > last) << (v * LANES);
         }
@@ -161,7 +169,7 @@ class MultiplicativeMove {
         memcpy(&sides, signs, 4);
         sides ^= crosses;
         memcpy(signs, &sides, 4);
-        counts_.crossed += __builtin_popcount(crosses);
+        counts.crossed += __builtin_popcount(crosses);
     }
 
     RandomWords words_;

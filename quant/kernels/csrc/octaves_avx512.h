@@ -21,13 +21,11 @@ class OctaveTable {
         below_ = _mm512_load_ps(coarse), above_ = _mm512_load_ps(coarse + 16), fine_ = _mm512_load_ps(fine);
     }
 
-    // Whether these are the numbers of `table`, of codes of at most 8 bits, to the bit: as those of 5 bits always are.
-    bool holds(const float* table, int bits) const {
-        for (int k = 32; k < 1 << bits; k += LANES) {
-            const Mask same = bits_of((*this)(count_up() + splat(k))) == bits_of(load(table + k));
-            if (flags(same) != 0xFFFF) return false;
+    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
+        for (int i = 0; i < GROUP; i += LANES) {
+            const Ints k = widen(low + i);
+            *out++ = (*this)(FINE ? k | shift_left<8>(widen(high + i)) : k);
         }
-        return true;
     }
 
     // The shuffles take no notice of the bits above those they need.

@@ -6,17 +6,23 @@ namespace {
 
 constexpr int VECTORS = GROUP / LANES, WORDS = VECTORS / 2;  // of a group of weights, and of its random words
 
+inline int whole_groups(int n) { return (n + GROUP - 1) / GROUP * GROUP; }
+
 class Places {
    public:
     explicit Places(const Spacing& s)
         : octave_(splat(s.octave)), q0_(splat(s.q0)), q1_(splat(s.q1)), q2_(splat(s.q2)), q3_(splat(s.q3)), s_(s) {}
 
     // How far below the number 1 a number lies, which is not negative.
-    Ints operator()(Floats x) const {
-        const Ints bits = bits_of(x);
-        const Floats octaves = to_floats(bits - splat(0x3F800000)), m = to_floats(bits & splat(0x007FFFFF));
-        const Floats q = ((m * q3_ + q2_) * m + q1_) * m + q0_;
-        return to_nearest(octaves * octave_ + m * (splat(0x1p23f) - m) * q);
+    Ints operator()(Floats x) const { return (*this)(x, bulge(x)); }
+
+    // The same in two parts: the polynomial, and what is left to do with it.
+    Floats bulge(Floats x) const {
+        const Floats m = to_floats(bits_of(x) & splat(0x007FFFFF));
+        return m * (splat(0x1p23f) - m) * (((m * q3_ + q2_) * m + q1_) * m + q0_);
+    }
+    Ints operator()(Floats x, Floats bulge) const {
+        return to_nearest(to_floats(bits_of(x) - splat(0x3F800000)) * octave_ + bulge);
     }
 
     // What to add to places for random halves, both of each lane.

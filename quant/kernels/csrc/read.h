@@ -1,9 +1,6 @@
 // Reading tensors: from planes to integers and floats.
 #pragma once
-#include "codes.h"
-#if defined(__AVX512F__)
-#include "octaves_avx512.h"
-#endif
+#include "tables.h"
 
 namespace {
 
@@ -16,12 +13,6 @@ void unpack(const uint8_t* stream, int width, int64_t count, int64_t begin, int6
     }
 }
 
-// The rungs of lanes i .. of a block.
-inline Ints rung_lanes(const CodeBytes& codes, bool high, int i) {
-    Ints k = widen(codes.low + i);
-    return high ? k | shift_left<8>(widen(codes.high + i)) : k;
-}
-
 void unpack_codes(const Planes& planes, int64_t count, int64_t begin, int64_t end, int32_t* out) {
     CodeBytes codes;
     alignas(64) int32_t last[BLOCK];
@@ -29,27 +20,12 @@ void unpack_codes(const Planes& planes, int64_t count, int64_t begin, int64_t en
         int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
         codes.load(planes, count, at, n);
         int32_t* to = n == BLOCK ? out : last;
-        for (int i = 0; i < n; i += LANES) store(to + i, rung_lanes(codes, planes.bits > 8, i));
+        for (int i = 0; i < n; i += LANES) {
+            const Ints k = widen(codes.low + i);
+            store(to + i, planes.bits > 8 ? k | shift_left<8>(widen(codes.high + i)) : k);
+        }
         if (n < BLOCK) memcpy(out, last, n * sizeof(int32_t));
     }
-}
-
-// Rungs looked up in memory.
-struct GatheredRungs {
-    const float* rungs;
-    Floats operator()(Ints k) const { return gather(rungs, k); }
-};
-
-// Calls body(table), whose table(k) are the rungs: from registers where these hold them.
-template <class Body>
-void with_rungs(const float* rungs, int bits, const Body& body) {
-#if defined(__AVX512F__)
-    if (bits <= 8) {
-        const OctaveTable<false, false> table(rungs, bits);
-        if (table.holds(rungs, bits)) return body(table);
-    }
-#endif
-    body(GatheredRungs{rungs});
 }
 
 // sign * (rungs[k] * scale): the same two roundings as LogFormat.decode's.
@@ -64,9 +40,13 @@ void decode_with(const Rungs& rungs, const Planes& planes, float scale, int64_t 
         codes.load(planes, count, at, n);
         memcpy(signs, planes.sign + at / 8, (n + 7) / 8);
         float* to = n == BLOCK ? out : last;
-        for (int i = 0; i < n; i += LANES) {
-            Floats magnitude = rungs(rung_lanes(codes, planes.bits > 8, i)) * splat(scale);
-            store(to + i, with_signs(magnitude, signs, i));
+        for (int i = 0; i < n; i += GROUP) {
+            Floats rung[VECTORS];
+            rungs(codes.low + i, planes.bits > 8 ? codes.high + i : nullptr, rung);
+            for (int v = 0; v < VECTORS; ++v) {
+                const int at = i + v * LANES;
+                store(to + at, with_signs(rung[v] * splat(scale), signs, at));
+            }
         }
         if (n < BLOCK) memcpy(out, last, n * sizeof(float));
     }

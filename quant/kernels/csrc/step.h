@@ -45,24 +45,25 @@ template <class Move>
 void move_codes(const Parameter& p, const Scalars& scalars, Directions& directions, int64_t begin, int64_t end,
                 int64_t* total) {
     alignas(64) float r[BLOCK], room[BLOCK];
-    alignas(64) uint8_t signs[BLOCK / 8] = {};
+    alignas(64) uint8_t last_signs[BLOCK / 8] = {};
     CodeBytes codes;
     Move move(p, scalars, begin);
     const bool wide = p.planes.bits > 8;
     for (int64_t at = begin; at < end; at += BLOCK) {
         const int n = static_cast<int>(end - at < BLOCK ? end - at : BLOCK);
-        const bool in_place = n == BLOCK && p.planes.bits >= 8;  // a byte for a code, or for its lower part
+        const bool whole = n == BLOCK, in_place = whole && p.planes.bits >= 8;  // a byte for a code, or for its lower part
         uint8_t* low = in_place ? p.planes.low + at : codes.low;
         if (!in_place) codes.load_low(p.planes, end, at, n);  // no byte of the next piece: another thread may write it
         if (wide) codes.load_high(p.planes, end, at, n);
-        memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
+        uint8_t* signs = whole ? p.planes.sign + at / 8 : last_signs;
+        if (!whole) memcpy(signs, p.planes.sign + at / 8, (n + 7) / 8);
         directions(gradient(p, at, n, room), at, n, r);
-        memset(r + n, 0, (BLOCK - n) * sizeof(float));
+        if (!whole) memset(r + n, 0, (BLOCK - n) * sizeof(float));
         move(r, n, low, wide ? codes.high : nullptr, signs);
-        if (n < BLOCK) codes.clear_behind(n), signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
+        if (!whole) codes.clear_behind(n), signs[n / 8] &= static_cast<uint8_t>((1 << n % 8) - 1);
         if (!in_place) codes.save_low(p.planes, at, n);
         if (wide) codes.save_high(p.planes, at, n);
-        memcpy(p.planes.sign + at / 8, signs, (n + 7) / 8);
+        if (!whole) memcpy(p.planes.sign + at / 8, signs, (n + 7) / 8);
     }
     const Counts counts = move.counts();
     total[0] += counts.tried;
@@ -75,9 +76,9 @@ using MoveCodes = void (*)(const Parameter&, const Scalars&, Directions&, int64_
 template <bool CROSSING, bool STOCHASTIC>
 MoveCodes move_of(const Parameter& p) {
     if (p.hyper->affine == 0) return move_codes<MultiplicativeMove<CROSSING, STOCHASTIC>>;
-    if (!p.ladder->by_octaves) return move_codes<AffineMove<GatheredInverse, CROSSING, STOCHASTIC>>;
-    if (p.planes.bits > 8) return move_codes<AffineMove<ShuffledInverse<true>, CROSSING, STOCHASTIC>>;
-    return move_codes<AffineMove<ShuffledInverse<false>, CROSSING, STOCHASTIC>>;
+    if (!p.ladder->by_octaves) return move_codes<AffineMove<Gathered, CROSSING, STOCHASTIC>>;
+    if (p.planes.bits > 8) return move_codes<AffineMove<OctaveTable<true, true>, CROSSING, STOCHASTIC>>;
+    return move_codes<AffineMove<OctaveTable<true, false>, CROSSING, STOCHASTIC>>;
 }
 
 inline MoveCodes move_of(const Parameter& p) {

@@ -1,0 +1,85 @@
+// Tables in registers, AVX2: the bytes of floats apart, so that one shuffle serves 32 codes. The upper eight bits of a code
+// are three of octave, which is a matter of the exponent, and five of fraction.
+#pragma once
+#include "bytes_avx2.h"
+#include "codes.h"
+
+namespace {
+
+// The numbers of a ladder by octaves, which grow with the code (RISING) or shrink; of codes of at most 8 bits, or more
+// (FINE), whose lower bits have a table of factors of their own. `table` has 2^bits numbers, the first a power of two.
+template <bool RISING, bool FINE>
+class OctaveTable {
+    static_assert(RISING || !FINE, "products of two floats are what quant/ratios.py has, not what rungs are");
+
+   public:
+    OctaveTable(const float* table, int bits)
+        : up_(_mm_cvtsi32_si128(FINE ? 16 - bits : 8 - bits)), down_(_mm_cvtsi32_si128(FINE ? bits - 8 : 0)) {
+        float fractions[32] = {}, factors[16] = {};
+        const int fine = FINE ? bits - 8 : 0, coarse = FINE ? 0 : 8 - bits;
+        for (int i = 0; i < 32; i += 1 << coarse) fractions[i] = table[i >> coarse << fine];
+        for (int i = 0; FINE && i < 1 << fine; ++i) factors[i] = table[i] / table[0];
+        for (int part = 0; part < 3; ++part) {
+            below_[part] = mantissas(fractions, part);
+            above_[part] = mantissas(fractions + 16, part);
+            if (FINE) fine_[part] = bytes_of(factors, 0, part);
+        }
+        // Seven bits of an exponent are in the upper byte, and one is in the next.
+        uint32_t first;
+        memcpy(&first, table, 4);
+        uint8_t half[16], odd[16];
+        for (int i = 0; i < 16; ++i) {
+            const uint32_t exponent = RISING ? (first >> 23) + i : (first >> 23) - i;
+            half[i] = static_cast<uint8_t>(exponent >> 1 & 127), odd[i] = static_cast<uint8_t>(exponent << 7);
+        }
+        half_ = twice(half), odd_ = twice(odd);
+    }
+
+    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
+        // Interleaving undoes this order.
+        const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+        const Bytes bytes = _mm256_permutevar8x32_epi32(load(low), order), last = all((1 << _mm_cvtsi128_si32(down_)) - 1);
+        Bytes coarse = _mm256_sll_epi16(FINE ? _mm256_permutevar8x32_epi32(load(high), order) : bytes, up_);
+        if (FINE) coarse = _mm256_or_si256(coarse, _mm256_srl_epi16(_mm256_andnot_si256(last, bytes), down_));
+        const Bytes index = _mm256_and_si256(coarse, all(15)), bit4 = _mm256_slli_epi16(coarse, 3);
+        Bytes octave = _mm256_and_si256(_mm256_srli_epi16(coarse, 5), all(7));
+        if (!RISING) {  // below the first of an octave the numbers have the next exponent
+            const Bytes fraction = _mm256_and_si256(coarse, all(31));
+            octave = _mm256_sub_epi8(octave, _mm256_cmpgt_epi8(fraction, _mm256_setzero_si256()));
+        }
+        const Bytes b0 = pick(below_[0], above_[0], index, bit4), b1 = pick(below_[1], above_[1], index, bit4);
+        const Bytes b2 = _mm256_or_si256(pick(below_[2], above_[2], index, bit4), _mm256_shuffle_epi8(odd_, octave));
+        __m256 floats[4], factors[4];
+        interleave(b0, b1, b2, _mm256_shuffle_epi8(half_, octave), floats);
+        if (FINE) {
+            const Bytes rest = _mm256_and_si256(bytes, last);
+            interleave(_mm256_shuffle_epi8(fine_[0], rest), _mm256_shuffle_epi8(fine_[1], rest),
+                       _mm256_shuffle_epi8(fine_[2], rest), all(0x3f), factors);
+            for (int j = 0; j < 4; ++j) floats[j] = _mm256_mul_ps(floats[j], factors[j]);
+        }
+        for (int j = 0; j < 4; ++j) out[j] = {floats[j]};
+    }
+
+   private:
+    static Bytes load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(p)); }
+    static Bytes twice(const uint8_t* p) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+
+    // Byte `part` of sixteen floats.
+    static Bytes bytes_of(const float* x, uint32_t without, int part) {
+        uint8_t bytes[16];
+        for (int i = 0; i < 16; ++i) {
+            uint32_t word;
+            memcpy(&word, x + i, 4);
+            bytes[i] = static_cast<uint8_t>((word & ~without) >> 8 * part);
+        }
+        return twice(bytes);
+    }
+    static Bytes mantissas(const float* x, int part) { return bytes_of(x, 0xFF800000, part); }
+
+    Bytes below_[3], above_[3], fine_[3], half_, odd_;
+    __m128i up_, down_;
+};
+
+}  // namespace
