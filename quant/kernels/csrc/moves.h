@@ -34,8 +34,9 @@ class AffineMove {
     void operator()(const float* r, int n, uint8_t* low, uint8_t* high, uint8_t* signs) {
         n = whole_groups(n);
         if (STOCHASTIC) draw(n);
+        inverse_(low, high, n, ratios_);
         Ints tried = tried_;
-        for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, low + i, high ? high + i : nullptr, signs + i / 8, tried);
+        for (int i = 0; i < n; i += GROUP) to_ratios(r + i, i, signs + i / 8, tried);
         tried_ = tried;
         for (int i = 0; i < n; i += LANES) store(bulges_ + i, places_.bulge(load(ratios_ + i)));
         int moved = 0, crossed = 0;
@@ -71,16 +72,15 @@ class AffineMove {
         words_ = words;
     }
 
-    void to_ratios(const float* r, int at, const uint8_t* low, const uint8_t* high, const uint8_t* signs, Ints& tried) {
-        Floats c[VECTORS];
-        inverse_(low, high, c);
+    // Of the inverses that stand where the ratios go.
+    void to_ratios(const float* r, int at, const uint8_t* signs, Ints& tried) {
         uint32_t crosses = 0;
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
-            const Floats step = load(r + v * LANES);
+            const Floats c = load(ratios_ + at + v * LANES), step = load(r + v * LANES);
             tried = count(tried, step != splat(0.0f));
-            Floats ratio = splat(1.0f) - (c[v] * absolute_ + relative_) * with_signs(step, signs, v * LANES);
-            if (CROSSING) crosses |= flags(ratio < load(zeros_ + at + v * LANES) * c[v]) << (v * LANES);
+            Floats ratio = splat(1.0f) - (c * absolute_ + relative_) * with_signs(step, signs, v * LANES);
+            if (CROSSING) crosses |= flags(ratio < load(zeros_ + at + v * LANES) * c) << (v * LANES);
             store(ratios_ + at + v * LANES, CROSSING ? absolute(ratio) : larger(ratio, splat(0.0f)));
         }
         crosses_[at / GROUP] = crosses;

@@ -35,7 +35,12 @@ class OctaveTable {
         half_ = twice(half), odd_ = twice(odd);
     }
 
-    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
+    void operator()(const uint8_t* low, const uint8_t* high, int n, float* out) const {
+        for (int i = 0; i < n; i += GROUP) group(low + i, FINE ? high + i : nullptr, out + i);
+    }
+
+   private:
+    void group(const uint8_t* low, const uint8_t* high, float* out) const {
         // Interleaving undoes this order.
         const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
         const Bytes bytes = _mm256_permutevar8x32_epi32(load(low), order), last = all((1 << _mm_cvtsi128_si32(down_)) - 1);
@@ -57,10 +62,9 @@ class OctaveTable {
                        _mm256_shuffle_epi8(fine_[2], rest), all(0x3f), factors);
             for (int j = 0; j < 4; ++j) floats[j] = _mm256_mul_ps(floats[j], factors[j]);
         }
-        for (int j = 0; j < 4; ++j) out[j] = {floats[j]};
+        for (int j = 0; j < 4; ++j) store(out + LANES * j, Floats{floats[j]});
     }
 
-   private:
     static Bytes load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(p)); }
     static Bytes twice(const uint8_t* p) {
         return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -21,10 +21,10 @@ class OctaveTable {
         below_ = _mm512_load_ps(coarse), above_ = _mm512_load_ps(coarse + 16), fine_ = _mm512_load_ps(fine);
     }
 
-    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
-        for (int i = 0; i < GROUP; i += LANES) {
+    void operator()(const uint8_t* low, const uint8_t* high, int n, float* out) const {
+        for (int i = 0; i < n; i += LANES) {
             const Ints k = widen(low + i);
-            *out++ = (*this)(FINE ? k | shift_left<8>(widen(high + i)) : k);
+            store(out + i, (*this)(FINE ? k | shift_left<8>(widen(high + i)) : k));
         }
     }
 

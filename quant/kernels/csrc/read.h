@@ -40,14 +40,8 @@ void decode_with(const Rungs& rungs, const Planes& planes, float scale, int64_t 
         codes.load(planes, count, at, n);
         memcpy(signs, planes.sign + at / 8, (n + 7) / 8);
         float* to = n == BLOCK ? out : last;
-        for (int i = 0; i < n; i += GROUP) {
-            Floats rung[VECTORS];
-            rungs(codes.low + i, planes.bits > 8 ? codes.high + i : nullptr, rung);
-            for (int v = 0; v < VECTORS; ++v) {
-                const int at = i + v * LANES;
-                store(to + at, with_signs(rung[v] * splat(scale), signs, at));
-            }
-        }
+        rungs(codes.low, planes.bits > 8 ? codes.high : nullptr, n, to);
+        for (int i = 0; i < n; i += LANES) store(to + i, with_signs(load(to + i) * splat(scale), signs, i));
         if (n < BLOCK) memcpy(out, last, n * sizeof(float));
     }
 }

@@ -1,6 +1,7 @@
-// Numbers that go with the codes of a ladder, a group of codes at a time: rungs, and `inverse` of quant/ratios.py.
+// Numbers that go with the codes of a ladder: rungs, and `inverse` of quant/ratios.py.
 //
-// A table is called with the low and, or null, the high bytes of a group, and where to put the numbers.
+// A table is called with the low and, or null, the high bytes of at most a block of codes, their number, and where to put
+// the numbers. It reads and writes whole groups.
 #pragma once
 #include "codes.h"
 #include "places.h"
@@ -12,11 +13,18 @@ class Gathered {
    public:
     explicit Gathered(const float* table, int = 0) : table_(table) {}
 
-    void operator()(const uint8_t* low, const uint8_t* high, Floats* out) const {
-        for (int i = 0; i < GROUP; i += LANES) {
+    void operator()(const uint8_t* low, const uint8_t* high, int n, float* out) const {
+        n = whole_groups(n);
+#if defined(__AVX512F__)
+        for (int i = 0; i < n; i += LANES) {
             const Ints k = widen(low + i);
-            *out++ = gather(table_, high ? k | shift_left<8>(widen(high + i)) : k);
+            store(out + i, gather(table_, high ? k | shift_left<8>(widen(high + i)) : k));
         }
+#else
+        alignas(64) uint16_t k[BLOCK];  // in one loop, compilers make vectors of the codes, and take these apart again
+        for (int i = 0; i < n; ++i) k[i] = static_cast<uint16_t>(high ? low[i] | high[i] << 8 : low[i]);
+        for (int i = 0; i < n; ++i) out[i] = table_[k[i]];
+#endif
     }
 
    private:
@@ -46,14 +54,12 @@ namespace {
 // Whether a table has the numbers of `numbers`, of codes of at most 8 bits, to the bit.
 template <class Table>
 bool holds(const Table& table, const float* numbers, int bits) {
-    alignas(64) uint8_t codes[GROUP];
-    alignas(64) float found[GROUP];
-    for (int first = 0; first < 1 << bits; first += GROUP) {
-        for (int i = 0; i < GROUP; ++i) codes[i] = static_cast<uint8_t>((first + i) & ((1 << bits) - 1));
-        Floats out[VECTORS];
-        table(codes, nullptr, out);
-        for (int v = 0; v < VECTORS; ++v) store(found + v * LANES, out[v]);
-        const int count = 1 << bits < GROUP ? 1 << bits : GROUP;
+    alignas(64) uint8_t codes[BLOCK];
+    alignas(64) float found[BLOCK];
+    for (int first = 0; first < 1 << bits; first += BLOCK) {
+        const int count = 1 << bits < BLOCK ? 1 << bits : BLOCK;
+        for (int i = 0; i < BLOCK; ++i) codes[i] = static_cast<uint8_t>(first + i % count);
+        table(codes, nullptr, count, found);
         if (memcmp(found, numbers + first, count * sizeof(float))) return false;
     }
     return true;
