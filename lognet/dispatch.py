@@ -85,11 +85,16 @@ def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
     """Run `func` on dense stand-ins; those that it wrote to are encoded back."""
     dense: dict[int, Tensor] = {}
 
-    def stand_in(x: Any) -> Any:
-        return dense.setdefault(id(x), decode(x)) if isinstance(x, LogTensor) else x
-
-    def stand_ins(x: Any) -> Any:  # arguments of operations are flat lists at most; tree_map takes a while
-        return type(x)(map(stand_in, x)) if isinstance(x, (tuple, list)) else stand_in(x)
+    def stand_ins(x: Any) -> Any:  # lists of aten's operations are flat, not all of others'; tree_map takes a while
+        if isinstance(x, LogTensor):
+            if id(x) not in dense:
+                dense[id(x)] = decode(x)
+            return dense[id(x)]
+        if isinstance(x, dict):
+            return {key: stand_ins(value) for key, value in x.items()}
+        if isinstance(x, (tuple, list)):  # of types whose constructors may take other things
+            return (tuple if isinstance(x, tuple) else list)(map(stand_ins, x))
+        return x
 
     result = func(*map(stand_ins, args), **{name: stand_ins(x) for name, x in kwargs.items()})
     written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]

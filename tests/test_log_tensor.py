@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.utils._pytree import tree_leaves
 
 import lognet
 from lognet import LogTensor
@@ -211,6 +212,27 @@ def test_any_other_operation_computes_on_decoded_values(name):
     result, expected = OPERATIONS[name](w), OPERATIONS[name](w.dequantize())
     assert torch.equal(torch.as_tensor(result), expected)
     assert torch.as_tensor(result).dtype == expected.dtype
+
+
+NESTED = {
+    "list of lists": ("Tensor[][]", lambda w: [[w, torch.ones(4)], [w]]),
+    "dict": ("Dict(str, Tensor)", lambda w: {"a": w, "b": torch.ones(4)}),
+    "tuple": ("(Tensor, Tensor)", lambda w: (w, torch.ones(4))),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_operations_of_others_get_decoded_tensors_however_deep(name):
+    """Aten's have flat lists at most, but a schema may say more."""
+    kind, make = NESTED[name]
+    w, seen = LogTensor.from_float(randn(4)), []
+    library = torch.library.Library("lognet_nested", "FRAGMENT")
+    library.define(f"op(Tensor first, {kind} rest) -> Tensor")
+    library.impl("op", lambda first, rest: seen.extend(tree_leaves(rest)) or first.clone(), "CompositeExplicitAutograd")
+    torch.ops.lognet_nested.op(w, make(w))
+    library._destroy()
+    assert {type(x) for x in seen} == {torch.Tensor}
+    assert torch.equal(seen[0], w.dequantize())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
