@@ -38,8 +38,8 @@ inline uint64_t squeeze(uint64_t bytes, int width) {
 
 #endif
 
-// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights, which
-// are filled up with zeros.
+// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights: zeros
+// where the stream ends, else the values that come next.
 inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_t begin, int n, uint8_t* out) {
     const uint8_t *at = stream + begin / 8 * width, *end = stream + (count * width + 7) / 8;
     int i = 0;
