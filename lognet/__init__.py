@@ -11,6 +11,7 @@ from . import dispatch as dispatch
 from . import memory as memory
 from . import models as models
 from . import nn as nn
+from . import normalization as normalization
 from . import optim as optim
 from . import pickling as pickling
 from . import quant as quant

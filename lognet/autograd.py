@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .log_tensor import LogTensor, implements, in_transform
-from .product import few_columns, few_rows, stored
+from .log_tensor import LogTensor, decode, implements, in_transform
+from .product import FEW_ROWS, few_columns, few_rows, stored
+from .quant.kernels import native
 from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, recomputed
 
 __all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
@@ -105,7 +106,7 @@ class _Convolution(Function):
 
 
 class _Embedding(Function):
-    """Rows of the weight; only those looked up are decoded."""
+    """Rows of the weight; only those looked up are decoded, unless they are as many as there are."""
 
     @staticmethod
     def forward(ctx: Any, index: Tensor, weight: LogTensor, padding_idx: int, scale_grad_by_freq: bool) -> Tensor:
@@ -336,18 +337,23 @@ def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _rows(weight: LogTensor, index: Tensor) -> Tensor:
-    """weight[index], decoding only those rows."""
+    """weight[index], decoding only those rows, or all where these are no more."""
     outside = ((index < 0) | (index >= weight.shape[0])).any()
     message = f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}"
     if torch.compiler.is_compiling():
         torch._assert_async(~outside, message)
     elif not index.is_meta and bool(outside):
         raise IndexError(message)
+    storage, rows, columns = weight._storage, *weight.shape
+    if native.serves(storage.low, index):
+        if index.numel() >= rows:  # the whole table is no more than what is asked for
+            return decode(weight)[index]
+        if index.numel() <= FEW_ROWS and weight._whole and columns % 8 == 0 and storage.keep is None:
+            found = [storage.decode(weight.dtype, i * columns, columns) for i in index.flatten().tolist()]
+            return torch.cat(found or [decode(weight[:0])]).view(*index.shape, columns)
     row, column = weight.stride()
-    positions = index.long().unsqueeze(-1) * row + torch.arange(
-        0, weight.shape[1] * column, column, device=index.device
-    )
-    return weight._storage.decode_at(positions + int(weight.storage_offset()), weight.dtype)
+    positions = index.long().unsqueeze(-1) * row + torch.arange(0, columns * column, column, device=index.device)
+    return storage.decode_at(positions + int(weight.storage_offset()), weight.dtype)
 
 
 def _convolve(

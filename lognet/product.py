@@ -13,6 +13,7 @@ the end, where the plain form rounds the weights to bfloat16 first.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | Non
         and dtype in _DTYPES
         and storage.keep is None
         and x.is_cpu
-        and not _differentiated(x, weight, bias)
+        and not differentiated(x, weight, bias)
         and native.serves(storage.low)  # the planes are all of a kind
     ):
         return None
@@ -102,6 +103,7 @@ def stored(matrix: Tensor) -> Tensor | None:
     return other.requires_grad_(matrix.requires_grad)
 
 
-def _differentiated(*tensors: Tensor | None) -> bool:
+def differentiated(*args: Any) -> bool:
     """Whether anybody may ask for a derivative: in reverse, forwards, or by a transformation of torch.func."""
-    return (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)) or in_transform()
+    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    return wanted or in_transform()

@@ -10,6 +10,7 @@ from torch import nn
 import lognet
 from lognet import LogTensor
 from lognet.autograd import recomputed
+from lognet.quant import kernels
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -369,6 +370,21 @@ def test_recomputed_notices_a_write_in_between():
         a.mul_(0.5)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("back_end", ["reference", kernels.backend()])
+@pytest.mark.parametrize("columns", [5, 16])
+@pytest.mark.parametrize("count", [0, 1, 6, 30, 90])
+def test_embedding_of_one_row_of_a_few_of_many_and_of_more_than_there_are(count, columns, back_end, dtype):
+    index = torch.randint(40, (count, 1), generator=torch.Generator().manual_seed(count))
+    plain = LogTensor.from_float(torch.randn(40, columns, dtype=dtype))
+    masked = LogTensor.from_float(torch.randn(40, columns, dtype=dtype)).set_mask_(torch.rand(40, columns) < 0.5)
+    with kernels.use(back_end):
+        for w in (plain, masked, plain[3:].expand(37, columns)):
+            rows = index.clamp(max=w.shape[0] - 1)
+            for of in (rows, rows.int(), rows.expand(count, 2)):
+                assert torch.equal(F.embedding(of, w), F.embedding(of, w.dequantize()))
 
 
 @pytest.mark.parametrize("bits", [3, 8, 10])
