@@ -348,9 +348,9 @@ def _rows(weight: LogTensor, index: Tensor) -> Tensor:
     if native.serves(storage.low, index):
         if index.numel() >= rows:  # the whole table is no more than what is asked for
             return decode(weight)[index]
-        if index.numel() <= FEW_ROWS and weight._whole and columns % 8 == 0 and storage.keep is None:
+        if 0 < index.numel() <= FEW_ROWS and weight._whole and columns % 8 == 0 and storage.keep is None:
             found = [storage.decode(weight.dtype, i * columns, columns) for i in index.flatten().tolist()]
-            return torch.cat(found or [decode(weight[:0])]).view(*index.shape, columns)
+            return torch.cat(found).view(*index.shape, columns)
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(0, columns * column, column, device=index.device)
     return storage.decode_at(positions + int(weight.storage_offset()), weight.dtype)
