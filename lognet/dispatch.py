@@ -84,24 +84,28 @@ def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
 def _decoded(func: Any, args: Any, kwargs: Any) -> Any:
     """Run `func` on dense stand-ins; those that it wrote to are encoded back."""
     dense: dict[int, Tensor] = {}
-
-    def stand_ins(x: Any) -> Any:  # lists of aten's operations are flat, not all of others'; tree_map takes a while
-        if isinstance(x, LogTensor):
-            if id(x) not in dense:
-                dense[id(x)] = decode(x)
-            return dense[id(x)]
-        if isinstance(x, dict):
-            return {key: stand_ins(value) for key, value in x.items()}
-        if isinstance(x, (tuple, list)):  # of types whose constructors may take other things
-            return (tuple if isinstance(x, tuple) else list)(map(stand_ins, x))
-        return x
-
-    result = func(*map(stand_ins, args), **{name: stand_ins(x) for name, x in kwargs.items()})
+    result = func(*_stand_ins(args, dense), **_stand_ins(kwargs, dense))
     written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
     for x in written:
         _write(x, dense[id(x)])
     originals = {id(dense[id(x)]): x for x in written}
     return tree_map(lambda out: originals.get(id(out), out), result) if written else result
+
+
+def _stand_ins(x: Any, dense: dict[int, Tensor]) -> Any:
+    """x with its LogTensors decoded, each once. Lists of aten's operations are flat, not all of others'; tree_map takes a while.
+
+    No closure: one that calls itself is a cycle, and would hold decoded weights until the garbage is collected.
+    """
+    if isinstance(x, LogTensor):
+        if id(x) not in dense:
+            dense[id(x)] = decode(x)
+        return dense[id(x)]
+    if isinstance(x, dict):
+        return {key: _stand_ins(value, dense) for key, value in x.items()}
+    if isinstance(x, (tuple, list)):  # of types whose constructors may take other things
+        return (tuple if isinstance(x, tuple) else list)(_stand_ins(value, dense) for value in x)
+    return x
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:

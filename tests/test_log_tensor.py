@@ -1,7 +1,9 @@
 import copy
+import gc
 import io
 import math
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils._pytree import tree_leaves
 
 import lognet
-from lognet import LogTensor
+from lognet import LogTensor, dispatch
 from lognet.log_storage import signs_of
+from lognet.log_tensor import decode
 from lognet.quant.log_format import PIECE, largest_magnitude, typical_magnitude
 from lognet.quant.random_bits import key_from_generator
 
@@ -233,6 +236,30 @@ def test_operations_of_others_get_decoded_tensors_however_deep(name):
     library._destroy()
     assert {type(x) for x in seen} == {torch.Tensor}
     assert torch.equal(seen[0], w.dequantize())
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda w: w + 1, lambda w: torch.stack([w, w]), lambda w: w.mul_(0.5)],
+    ids=["add", "stack", "mul_"],
+)
+def test_decoded_weights_are_let_go_with_the_operation(operation, monkeypatch):
+    """Not when the garbage is collected: until then large models would hold several of them."""
+    w, decoded = LogTensor.from_float(randn(4, 8)), []
+
+    def noted(x):
+        values = decode(x)
+        decoded.append(weakref.ref(values))
+        return values
+
+    monkeypatch.setattr(dispatch, "decode", noted)
+    gc.disable()
+    try:
+        operation(w)
+        assert decoded
+        assert not any(values() is not None for values in decoded)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
