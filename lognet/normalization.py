@@ -17,20 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .log_tensor import LogTensor, decode, implements
+from .log_tensor import implements
 from .product import differentiated
+from .recompute import dense
 
 
 def _normalized(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
     with torch._C.DisableTorchFunctionSubclass():
         if not torch.compiler.is_compiling() and not differentiated(*args, *kwargs.values()):
-            args = tuple(map(_decoded, args))
-            kwargs = {name: _decoded(x) for name, x in kwargs.items()}
+            args = tuple(map(dense, args))
+            kwargs = {name: dense(x) for name, x in kwargs.items()}
         return function(*args, **kwargs)
-
-
-def _decoded(x: Any) -> Any:
-    return decode(x) if isinstance(x, LogTensor) else x
 
 
 for _function in (F.layer_norm, F.group_norm, F.rms_norm, torch.layer_norm, torch.group_norm, torch.rms_norm):
