@@ -1,5 +1,6 @@
 """The native operations against the plain torch ones, which are the specification: equal to the bit."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,33 @@ def test_more_weights_than_a_thread_takes_at_once(backend, threads):
         expected = w.dequantize()
     with kernels.use(backend):
         assert torch.equal(w.dequantize(), expected)
+
+
+def advice(address):
+    """The flags of the mapping that an address is in, as the kernel abbreviates them: hg is the advice of large pages."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError(f"{address:x} is not mapped")
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists() or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="Linux with large pages",
+)
+@pytest.mark.parametrize("backend", BACKENDS[:1])
+def test_large_pages_are_asked_for_where_the_result_has_a_mapping_of_its_own(backend):
+    columns = 3001
+    for rows, asked in ((100, False), (4000, True)):
+        w = LogTensor.from_float(torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)))
+        with kernels.use(backend):
+            values = w.dequantize()
+        assert ("hg" in advice(values.data_ptr() + values.nbytes // 2)) == asked
+        with kernels.use("reference"):
+            assert torch.equal(values, w.dequantize())
 
 
 @backends

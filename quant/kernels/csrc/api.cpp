@@ -3,6 +3,7 @@
 
 #include "chosen.h"
 #include "lognet.h"
+#include "pages.h"
 #include "parallel.h"
 
 namespace {
@@ -79,6 +80,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
                               const float* rungs, float scale, int64_t count, int64_t start, int64_t n, float* out,
                               int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
+    ask_for_large_pages(out, n * static_cast<int64_t>(sizeof(float)));
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
         chosen_kernels()->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
     });

@@ -46,14 +46,14 @@ class OctaveTable {
         const Bytes bytes = _mm256_permutevar8x32_epi32(load(low), order), last = all((1 << _mm_cvtsi128_si32(down_)) - 1);
         Bytes coarse = _mm256_sll_epi16(FINE ? _mm256_permutevar8x32_epi32(load(high), order) : bytes, up_);
         if (FINE) coarse = _mm256_or_si256(coarse, _mm256_srl_epi16(_mm256_andnot_si256(last, bytes), down_));
-        const Bytes index = _mm256_and_si256(coarse, all(15)), bit4 = _mm256_slli_epi16(coarse, 3);
+        const Index index(coarse);
         Bytes octave = _mm256_and_si256(_mm256_srli_epi16(coarse, 5), all(7));
         if (!RISING) {  // below the first of an octave the numbers have the next exponent
             const Bytes fraction = _mm256_and_si256(coarse, all(31));
             octave = _mm256_sub_epi8(octave, _mm256_cmpgt_epi8(fraction, _mm256_setzero_si256()));
         }
-        const Bytes b0 = pick(below_[0], above_[0], index, bit4), b1 = pick(below_[1], above_[1], index, bit4);
-        const Bytes b2 = _mm256_or_si256(pick(below_[2], above_[2], index, bit4), _mm256_shuffle_epi8(odd_, octave));
+        const Bytes b0 = pick(below_[0], above_[0], index), b1 = pick(below_[1], above_[1], index);
+        const Bytes b2 = _mm256_or_si256(pick(below_[2], above_[2], index), _mm256_shuffle_epi8(odd_, octave));
         __m256 floats[4], factors[4];
         interleave(b0, b1, b2, _mm256_shuffle_epi8(half_, octave), floats);
         if (FINE) {

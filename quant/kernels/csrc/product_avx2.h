@@ -51,10 +51,10 @@ struct Decode8 {
     explicit Decode8(const float*) : below(31, 1 / 32.), above(15, 1 / 32.), factor(exp2(-31 / 32.)) {}
     inline void operator()(const uint8_t* low, const uint8_t*, const uint8_t* sign, Floats* out) const {
         const Bytes k = _mm256_loadu_si256(reinterpret_cast<const Bytes*>(low));
-        const Bytes index = _mm256_and_si256(k, all(15)), bit4 = left<3>(k);
-        const Bytes b0 = pick(below.part[0], above.part[0], index, bit4);
-        const Bytes b1 = pick(below.part[1], above.part[1], index, bit4);
-        Bytes b2 = pick(below.part[2], above.part[2], index, bit4);
+        const Index index(k);
+        const Bytes b0 = pick(below.part[0], above.part[0], index);
+        const Bytes b1 = pick(below.part[1], above.part[1], index);
+        Bytes b2 = pick(below.part[2], above.part[2], index);
         b2 = _mm256_sub_epi8(b2, _mm256_and_si256(left<2>(k), all(0x80)));
         const Bytes unit = by_sign(sign, all(0x3f), all(0xbf));
         const Bytes b3 = _mm256_sub_epi8(unit, _mm256_and_si256(right<6>(k), all(3)));
