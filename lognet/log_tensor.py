@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from torch.autograd import forward_ad
 
 from .log_storage import LogStorage, check_finite
 from .quant.bitpack import pack
+from .quant.kernels import backend
+from .quant.kernels.sources import digest
 from .quant.log_format import LogFormat, check_positive, check_rounding
 from .quant.random_bits import key_from_generator
 
@@ -287,8 +291,9 @@ class LogTensor(Tensor):
         return LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype)
 
     def _stable_hash_for_caching(self) -> str:
-        """What a graph compiled for this tensor depends on: torch.compile's cache asks for it."""
-        return repr((type(self).__name__, *self.__tensor_flatten__(), tuple(self.shape), self.stride()))
+        """What a graph compiled for this tensor depends on: torch.compile asks for it, as it keeps graphs on disk."""
+        made_by = (_edition(), backend())
+        return repr((type(self).__name__, *self.__tensor_flatten__(), tuple(self.shape), self.stride(), *made_by))
 
     # The planes by name, for __tensor_flatten__.
     _low = property(lambda self: self._storage.low)
@@ -314,6 +319,13 @@ class LogTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         with torch._C.DisableTorchFunctionSubclass():  # __torch_function__ was asked, and would be for every attribute
             return _OPS.get(func, _OPS[ANY_OPERATION])(func, *args, **(kwargs or {}))
+
+
+@cache
+def _edition() -> str:
+    """A name for the Python code of lognet: another one may make other graphs of the same model."""
+    root = Path(__file__).parent
+    return "".join(digest(folder, ".py") for folder in (root, root / "nn", root / "optim", root / "quant"))
 
 
 def in_transform() -> bool:

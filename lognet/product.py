@@ -4,6 +4,8 @@ A layer whose input is one vector uses each weight once; decoding it into memory
 nothing is to be differentiated, the native kernels multiply by the codes as they read them. The plain form of it, for
 every other case and the one that says what is right, is to decode and multiply.
 
+A graph of torch.compile calls the operation ``lognet::linear`` for it, unless it is to serve any number of rows.
+
 The kernel sums in float32, in an order of its own that depends on the number of columns alone: not on the number of
 threads, not on how many rows there are. It differs from the plain form by roundings only, at most ``(columns + 8) * 2^-24``
 of the sum of the sizes of the products. With bfloat16 inputs it multiplies by the weights as they are and rounds once, at
@@ -12,6 +14,7 @@ the end, where the plain form rounds the weights to bfloat16 first.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from .log_storage import LogStorage
 from .log_tensor import LogTensor, decode, in_transform
+from .quant import operators
 from .quant.kernels import native
 from .quant.log_format import LogFormat
 
@@ -36,7 +40,7 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
         weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
         bias: (out_features,), a LogTensor or plain.
     """
-    if not (isinstance(weight, LogTensor) and type(x) is Tensor and weight._whole):
+    if not (isinstance(weight, LogTensor) and weight._whole and (type(x) is Tensor or operators.wanted(x))):
         return None
     with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
         return _few_rows(x, weight, bias)
@@ -47,26 +51,47 @@ def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | Non
     if not (
         len(shape) == 2
         and x.shape[-1:] == shape[1:]
-        and (batch := leading.numel()) <= FEW_ROWS
+        and type(batch := math.prod(leading)) is int  # a graph for any number of rows must not depend on it
+        and batch <= FEW_ROWS
         and dtype == weight.dtype
         and dtype in _DTYPES
+        and (bias is None or bias.dim() == 1)
         and storage.keep is None
         and x.is_cpu
         and not differentiated(x, weight, bias)
-        and native.serves(storage.low)  # the planes are all of a kind
     ):
         return None
-    rows = x if dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
-    added = None if bias is None else _added(bias, shape[:1])
-    y = native.product(*_codes(storage), _ladder(storage.format)[1], shape, rows, batch, added)
-    if bias is not None and added is None:
-        y += decode(bias) if isinstance(bias, LogTensor) else bias
+    if native.serves(storage.low):  # the planes are all of a kind
+        y = _at_once(x, storage, shape, batch, bias)
+    elif operators.wanted(storage.low):
+        y = _in_graph(x.reshape(batch, shape[1]), storage, shape[0], bias)
+    else:
+        return None
     return (y if dtype == torch.float32 else y.to(dtype)).view(*leading, shape[0])
 
 
-def _added(bias: Tensor, shape: tuple[int, ...]) -> Tensor | native.Codes | None:
+def _at_once(x: Tensor, storage: LogStorage, shape: torch.Size, batch: int, bias: Tensor | None) -> Tensor:
+    """The product by the kernel, which adds the bias as well."""
+    rows = x if x.dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
+    added = None if bias is None else _added(bias, shape[0])
+    y = native.product(*_codes(storage), _ladder(storage.format)[1], (shape[0], shape[1]), rows, batch, added)
+    return y if bias is None or added is not None else y + _values(bias)
+
+
+def _in_graph(x: Tensor, storage: LogStorage, out_features: int, bias: Tensor | None) -> Tensor:
+    """The product as an operation that a graph of torch.compile calls; it adds the bias to whatever comes next."""
+    format, planes = storage.format, (storage.low, storage.high, storage.sign, storage.scale)
+    y = operators.linear(x.to(torch.float32), *planes, format.bits, format.base_precision, out_features)
+    return y if bias is None else y + _values(bias)
+
+
+def _values(bias: Tensor) -> Tensor:
+    return decode(bias) if isinstance(bias, LogTensor) else bias
+
+
+def _added(bias: Tensor, length: int) -> Tensor | native.Codes | None:
     """The bias as the kernel adds it, from floats or from codes; None where it is to be added afterwards."""
-    if bias.dtype != torch.float32 or bias.shape != shape:
+    if bias.dtype != torch.float32 or len(bias) != length:
         return None
     if not isinstance(bias, LogTensor):
         return bias if native.plain(bias) else None

@@ -1,4 +1,5 @@
-"""Which sources a native library was built from: a stale one, of a checkout that went on, must not be used.
+"""Which sources something was made from, a native library or a compiled graph: a stale one, of a checkout that went on, must not
+be used.
 
 setup.py runs this file by its path, before there is a package: no imports of ours here.
 """
@@ -9,10 +10,10 @@ import hashlib
 from pathlib import Path
 
 
-def digest(folder: Path) -> str:
-    """A name for the contents of the C++ files in `folder`."""
+def digest(folder: Path, *suffixes: str) -> str:
+    """A name for the contents of the files in `folder` with these suffixes; without any, the C++ files."""
     hashed = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".cpp", ".h"):
+        if path.suffix in (suffixes or (".cpp", ".h")):
             hashed.update(path.name.encode() + path.read_bytes())
     return hashed.hexdigest()[:16]
