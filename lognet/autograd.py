@@ -25,6 +25,7 @@ from torch.autograd import Function
 from .log_tensor import LogTensor, decode, implements, in_transform
 from .product import FEW_ROWS, few_columns, few_rows, stored
 from .quant.kernels import native
+from .quant.tracing import tracing
 from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, recomputed
 
 __all__ = ["Form", "Steps", "conv", "conv_transpose", "dense", "embedding", "in_form", "linear", "matmul", "recomputed"]
@@ -340,7 +341,7 @@ def _rows(weight: LogTensor, index: Tensor) -> Tensor:
     """weight[index], decoding only those rows, or all where these are no more."""
     outside = ((index < 0) | (index >= weight.shape[0])).any()
     message = f"index out of range: embedding indices must lie in 0 .. {weight.shape[0] - 1}"
-    if torch.compiler.is_compiling():
+    if tracing():
         torch._assert_async(~outside, message)
     elif not index.is_meta and bool(outside):
         raise IndexError(message)

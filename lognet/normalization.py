@@ -19,12 +19,13 @@ from torch import Tensor
 
 from .log_tensor import implements
 from .product import differentiated
+from .quant.tracing import tracing
 from .recompute import dense
 
 
 def _normalized(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
     with torch._C.DisableTorchFunctionSubclass():
-        if not torch.compiler.is_compiling() and not differentiated(*args, *kwargs.values()):
+        if not tracing() and not differentiated(*args, *kwargs.values()):
             args = tuple(map(dense, args))
             kwargs = {name: dense(x) for name, x in kwargs.items()}
         return function(*args, **kwargs)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .log_tensor import LogTensor, in_transform
+from .quant.tracing import tracing
 
 
 def dense(x: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class Steps:
 
 def formed(weight: Tensor, form: Form | None) -> Tensor:
     """The matrix or kernel that multiplies."""
-    if isinstance(form, Steps) and not torch.compiler.is_compiling():  # a graph decides itself what to compute once
+    if isinstance(form, Steps) and not tracing():  # a graph decides itself what to compute once
         return form.matrix(weight)
     return dense(weight) if form is None else form.expand(dense(weight))
 
@@ -169,7 +170,7 @@ def recomputed(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
             [4., 4.]])
     """
     if any(isinstance(t, LogTensor) for t in tensors):
-        if torch.compiler.is_compiling() or in_transform():
+        if tracing() or in_transform():
             return function(*(t if t is None else dense(t) for t in tensors))
         return _Recomputed.apply(function, *tensors)
     return function(*tensors)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .bitpack import pack, unpack
 from .ratios import NEAREST, places_between
-from .rounding import cached, is_traced, written_down
+from .tracing import cached, is_traced, written_down
 
 BLOCK = 128
 """Numbers that share a float32 scale: a quarter of a bit each."""

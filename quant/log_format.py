@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .random_bits import halves
-from .rounding import cached, is_traced, written_down
+from .tracing import cached, is_traced, written_down
 
 MIN_BITS, MAX_BITS = 2, 16
 ROUNDINGS = ("nearest", "stochastic")

@@ -17,6 +17,7 @@ from torch import Tensor
 from .bitpack import unpack, unpack_codes
 from .kernels import backend, native
 from .log_format import LogFormat
+from .tracing import compiling
 
 _LIBRARY = torch.library.Library("lognet", "DEF")
 _PLANES = "Tensor low, Tensor? high, Tensor sign, Tensor scale, int bits, float base_precision"
@@ -101,9 +102,5 @@ _has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def wanted(low: Tensor) -> bool:
-    """Whether somebody traces who should be given these operations for planes like this one."""
-    return low.device.type == "cpu" and torch.compiler.is_compiling() and not _exporting() and _has_kernels()
-
-
-def _exporting() -> bool:
-    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()  # PyTorch 2.6 has no such word
+    """Whether torch.compile traces, and should be given these operations for planes like this one."""
+    return low.device.type == "cpu" and compiling() and _has_kernels()

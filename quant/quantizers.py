@@ -16,7 +16,8 @@ from torch.autograd import Function
 
 from .log_format import LogFormat, check_rounding, eight_octaves
 from .random_bits import content_key, uniform
-from .rounding import cached, is_traced, round_to_rungs, written_down
+from .rounding import round_to_rungs
+from .tracing import cached, is_traced, written_down
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
 

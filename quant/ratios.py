@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .log_format import LogFormat
-from .rounding import cached, is_traced, written_down
+from .tracing import cached, is_traced, written_down
 
 LOG2 = (0.44269504, -0.27134003, 0.15251823, -0.04522076)
 """q of log2(1 + m) ~ m + m (1 - m) (q0 + q1 m + q2 m^2 + q3 m^3). At m = 0 and 1 the slopes are right, so that the smallest

@@ -6,10 +6,6 @@ comparisons, differences and one product decide, so that every back end takes th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -40,28 +36,3 @@ def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | 
     above, below = upper.index_select(0, k), lower.index_select(0, k)
     u = u.reshape(-1) if isinstance(u, Tensor) else u
     return (k + (flat - below < u * (above - below)).to(torch.int32)).view(y.shape)
-
-
-def cached(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function that makes a table, the device its last argument, with a memory. The CPU computes the tables of all devices:
-    exponentials are each library's own in the last bit."""
-
-    @lru_cache(maxsize=64)
-    def table(*arguments: Any) -> Tensor:
-        return make(*arguments[:-1], torch.device("cpu")).to(arguments[-1])
-
-    return table
-
-
-def is_traced(x: Tensor) -> bool:
-    """Whether torch.compile is looking: its graph wants the operations that make a table, not a tensor from outside it."""
-    return type(x) is not Tensor or torch.compiler.is_compiling()
-
-
-def written_down(table: Tensor, descending: bool = True) -> Tensor:
-    """A table that is in order already, as it is; in a graph of torch.compile, one that is made once.
-
-    Inductor takes what is computed element by element into the loop that uses it, which here would be an exponential in
-    float64 for every weight that is looked up. It does not take a sort.
-    """
-    return table.sort(descending=descending).values if torch.compiler.is_compiling() else table

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..autograd import dense, recomputed
 from ..log_tensor import LogTensor
 from ..quant.log_format import parameter_scale
+from ..quant.tracing import tracing
 from .cost import check_impl
 from .kronecker import check_input, kronecker_linear, kronecker_rows, kronecker_sum, plus_bias
 from .sizes import check_count, check_padding_idx
@@ -261,7 +262,7 @@ def check_index(index: Tensor, num_embeddings: int) -> None:
         )
     if index.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"input must be an integer tensor of indices, got {index.dtype}; use input.long()")
-    if torch.compiler.is_compiling() or index.is_meta or index.numel() == 0:
+    if tracing() or index.is_meta or index.numel() == 0:
         return
     low, high = (int(v) for v in torch.aminmax(index))
     if low < 0 or high >= num_embeddings:
