@@ -1,4 +1,4 @@
-"""Whether a graph is being made, which wants operations where eager code takes kernels, tables from memory and looks at values."""
+"""Whether a graph is being made: it wants operations where eager code takes kernels, tables from memory and looks at values."""
 
 from __future__ import annotations
 
