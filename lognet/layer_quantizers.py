@@ -188,7 +188,8 @@ class _Outputs:
     gradient: Quantizer | None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        first = next(iter((*args, *kwargs.values())), None)
+        given = (*args, *kwargs.values())
+        first = given[0] if given else None
         if self.activation is not None and isinstance(first, Tensor) and not first.is_floating_point():
             output = _mapped(self.activation, output, [])
         return output if self.gradient is None else _mapped(self.gradient.backward, output, [])

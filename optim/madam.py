@@ -310,7 +310,7 @@ class Madam(Optimizer):
             if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
                 together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
             else:
-                self._move(*move[:5])
+                self._move(move.p, move.grad, move.state, move.scalars, move.group)
         for joint in together.values():
             self._move_together(joint)
         if any(move.parameter is not move.p for move in moves):

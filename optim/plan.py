@@ -49,8 +49,9 @@ class Scalars(NamedTuple):
             of = torch.stack(numbers) if isinstance(numbers[0], Tensor) else torch.tensor(numbers, dtype=torch.float64)  # type: ignore[arg-type]
             return of.to(like).repeat_interleave(row_of, output_size=like.numel())
 
-        numbers = [spread(column) for column in zip(*(row[:-3] for row in rows), strict=True)]
-        return Scalars(*numbers, *rows[0][-3:])  # type: ignore[call-arg]
+        *numbers, key, state_key, start = Scalars._fields  # by name: Dynamo of PyTorch 2.6 cannot slice a named tuple
+        columns = [spread(tuple(getattr(row, name) for row in rows)) for name in numbers]
+        return Scalars(*columns, *(getattr(rows[0], name) for name in (key, state_key, start)))
 
 
 class Planned(NamedTuple):

@@ -104,7 +104,7 @@ def test_hugging_face_s_t5_trains_and_generates(bits):
     model = model if bits is None else lognet.wrap(model, bits=bits)
     optimizer = Madam(model.parameters(), lr=0.02)
     ids, losses = torch.randint(1, 200, (8, 5)), []
-    for _ in range(20):
+    for _ in range(40):
         loss = model(input_ids=ids, labels=ids).loss
         optimizer.zero_grad()
         loss.backward()

@@ -83,11 +83,14 @@ def test_a_compiled_step_is_traced_once_and_equals_the_eager_one(backend, kind, 
     optimizers = [Madam(model.parameters(), **copy.deepcopy(kwargs)) for model in models]
     rates = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
     compiled = torch.compile(optimizers[0].step, backend=backend)
+    once = isinstance(kwargs["lr"], torch.Tensor) or not torch.__version__.startswith(
+        "2.6."
+    )  # there a number is a constant
     for t in range(5):
         for p, q in zip(*(model.parameters() for model in models), strict=True):
             p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t))
             q.grad = p.grad.clone()
-        with kernels.use("reference"), torch._dynamo.config.patch(error_on_recompile=t > 0):
+        with kernels.use("reference"), torch._dynamo.config.patch(error_on_recompile=once and t > 0):
             compiled()
         optimizers[1].step()
         for p, q in zip(*(model.parameters() for model in models), strict=True):
