@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .log_storage import LogStorage
 from .log_tensor import LogTensor, decode, in_transform
@@ -40,10 +41,15 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
         weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
         bias: (out_features,), a LogTensor or plain.
     """
-    if not (isinstance(weight, LogTensor) and weight._whole and (type(x) is Tensor or operators.wanted(x))):
+    if not (isinstance(weight, LogTensor) and weight._whole and (type(x) is Tensor or _plain_in_graph(x))):
         return None
     with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
         return _few_rows(x, weight, bias)
+
+
+def _plain_in_graph(x: Tensor) -> bool:
+    """Whether torch.compile's stand-in for a plain tensor; not one for a DTensor, which has rules for torch's operations only."""
+    return operators.wanted(x) and not is_traceable_wrapper_subclass(x)
 
 
 def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:
@@ -55,7 +61,7 @@ def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | Non
         and batch <= FEW_ROWS
         and dtype == weight.dtype
         and dtype in _DTYPES
-        and (bias is None or bias.dim() == 1)
+        and (bias is None or (bias.dim() == 1 and bias.dtype == dtype))
         and storage.keep is None
         and x.is_cpu
         and not differentiated(x, weight, bias)

@@ -19,7 +19,6 @@ from .kernels import backend, native
 from .log_format import LogFormat
 from .tracing import compiling
 
-_LIBRARY = torch.library.Library("lognet", "DEF")
 _PLANES = "Tensor low, Tensor? high, Tensor sign, Tensor scale, int bits, float base_precision"
 
 
@@ -31,9 +30,14 @@ def _define(name: str, schema: str, shape: Callable[..., Tensor]) -> Callable[[C
     """
 
     def register(function: Callable[..., Tensor]) -> Any:
-        _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"lognet::{name}", shape, lib=_LIBRARY)
+        if not hasattr(torch.ops.lognet, name):
+            library = torch.library.Library("lognet", "FRAGMENT")
+            library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+            library.impl(name, function, "CompositeExplicitAutograd")
+            torch.library.register_fake(f"lognet::{name}", shape, lib=library)
+            vars(torch.ops.lognet).setdefault("libraries", []).append(
+                library
+            )  # for good: this module may be imported again
         return getattr(torch.ops.lognet, name).default
 
     return register

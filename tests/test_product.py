@@ -155,6 +155,13 @@ def test_the_reference_back_end_decodes(calls):
     assert not calls
 
 
+def test_a_bias_of_another_dtype_is_torchs_error():
+    w, x = weight_of(), torch.randn(2, 40)
+    for bias in (torch.randn(6, dtype=torch.float64), LogTensor.from_float(torch.randn(6, dtype=torch.float64))):
+        with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
+            F.linear(x, w, bias)
+
+
 def test_errors_are_torchs_own(calls):
     w = weight_of()
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):

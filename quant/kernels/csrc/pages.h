@@ -1,8 +1,8 @@
 // Large pages for large results.
 //
 // The system hands out fresh memory page by page as it is first written, and for pages of 4 KiB that takes several times
-// as long as decoding does. malloc gives blocks of 32 MiB and more fresh mappings of their own, and hands them back whole when
-// they are freed: so for these, and for no others, larger pages are asked for. Where they are `never` to be had, or not this
+// as long as decoding does. glibc's malloc gives blocks of 32 MiB and more fresh mappings of their own, and hands them back whole
+// when they are freed: so for these, and for no others, larger pages are asked for. Where they are `never` to be had, or not this
 // system's, nothing changes.
 #pragma once
 #include <stdint.h>
