@@ -35,9 +35,8 @@ def _define(name: str, schema: str, shape: Callable[..., Tensor]) -> Callable[[C
             library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
             library.impl(name, function, "CompositeExplicitAutograd")
             torch.library.register_fake(f"lognet::{name}", shape, lib=library)
-            vars(torch.ops.lognet).setdefault("libraries", []).append(
-                library
-            )  # for good: this module may be imported again
+            # It stays for good: this module may be imported again.
+            vars(torch.ops.lognet).setdefault("libraries", []).append(library)
         return getattr(torch.ops.lognet, name).default
 
     return register
