@@ -58,7 +58,10 @@ napoleon_custom_sections = ["Shape", "Shapes", "Source"]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
-PACKAGES = ("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep")
+PACKAGES = (
+    *("lognet.convert", "lognet.measure", "lognet.saving"),  # their most used names stand in lognet too
+    *("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"),
+)
 GUIDES = ("index", "sweep", "algebra", "kronecker", "files", "pytorch")
 MEASURED = ("quality", "benchmarks")
 PROJECT = ("CHANGELOG", "CONTRIBUTING", "docs/structure")
@@ -139,7 +142,9 @@ def public_names() -> dict[str, str]:
         for name in importlib.import_module(package).__all__
     ]
     published = [(full, name, value) for full, name, value in published if not inspect.ismodule(value)]
-    home = {id(value): full for full, _, value in published}  # of several packages, the last: lognet only gathers
+    home = {
+        id(value): full for full, _, value in published
+    }  # an object is listed under the last package that publishes it
     names = {name: home[id(value)] for _, name, value in published}
     return names | {full: home[id(value)] for full, _, value in published}
 

@@ -6,26 +6,30 @@
 >>> optimizer = Madam(model.parameters())
 """
 
-from . import autograd as autograd  # registers the operations that consume LogTensors
-from . import dispatch as dispatch
-from . import memory as memory
+from . import convert as convert
+from . import measure as measure
 from . import models as models
 from . import nn as nn
-from . import normalization as normalization
 from . import optim as optim
-from . import pickling as pickling
 from . import quant as quant
-from . import sharding as sharding
-from .checkpoint import load, save
-from .compress import compress
-from .factorizations import PHM, Kronecker, LowRank, Word2KetXS
-from .float_state import float_state_dicts
-from .layer_quantizers import set_quantizers
-from .log_tensor import LogTensor
-from .memory import held_bytes
+from . import saving as saving
+from . import tensor as tensor
+from .convert import (
+    PHM,
+    Kronecker,
+    LowRank,
+    Word2KetXS,
+    algebraize,
+    compress,
+    requantize,
+    set_quantizers,
+    unwrap,
+    wrap,
+)
+from .measure import flops, held_bytes, summary
 from .quant import LogFormat
-from .summary import summary
-from .wrap import requantize, unwrap, wrap
+from .saving import float_state_dicts, load, save
+from .tensor import LogTensor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,8 +39,10 @@ __all__ = [
     "LogTensor",
     "LowRank",
     "Word2KetXS",
+    "algebraize",
     "compress",
     "float_state_dicts",
+    "flops",
     "held_bytes",
     "load",
     "requantize",

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..log_tensor import LogTensor
 from ..quant.block_format import BLOCK, BlockFormat
 from ..quant.kernels import native, steps
 from ..quant.log_format import LogFormat
 from ..quant.random_bits import MASK64
 from ..quant.ratios import inverse_rungs
+from ..tensor.log_tensor import LogTensor
 from .state import AVERAGES, state_format
 
 _NAMES = ("step", "sigma", "counts", "exp_avg_sq", "exp_avg_sq_scale", "exp_avg", "exp_avg_scale")

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..log_tensor import LogTensor
 from ..quant.kernels import steps
 from ..quant.log_format import P_SCALE, in_pieces, typical_magnitude
 from ..quant.random_bits import halves, mix64
 from ..quant.ratios import rung_behind
+from ..tensor.log_tensor import LogTensor
 from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
 from .checks import check_hyperparameters, check_state_bits, check_state_dict

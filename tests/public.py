@@ -5,7 +5,10 @@ import inspect
 import types
 from typing import Any
 
-PACKAGES = ("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep")
+PACKAGES = (
+    *("lognet.convert", "lognet.measure", "lognet.saving"),  # their most used names stand in lognet too
+    *("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"),
+)
 
 
 def public_names() -> dict[str, Any]:

@@ -130,7 +130,9 @@ OF_TORCH = {"forward", "extra_repr", "backward", "setup_context"}  # documented 
 
 
 def test_there_are_names():
-    assert {"lognet.wrap", "lognet.nn.PHMLinear", "lognet.nn.prune.Pruner", "lognet.optim.theory.angle"} <= set(NAMES)
+    assert {"lognet.wrap", "lognet.nn.PHMLinear", "lognet.convert.prune.Pruner", "lognet.optim.theory.angle"} <= set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

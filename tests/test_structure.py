@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = {"lognet": "lognet", "optim": "lognet.optim", "quant": "lognet.quant"}  # folder -> the package it installs as
 CLIENTS = ("examples", "benchmarks")
-PUBLIC_PACKAGES = {"lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"}
+PUBLIC_PACKAGES = {
+    "lognet",
+    *(f"lognet.{name}" for name in ["convert", "measure", "models", "nn", "optim", "quant", "saving", "sweep"]),
+}
 
 
 class Row(NamedTuple):
@@ -47,9 +50,15 @@ def find_modules(root: Path) -> dict[str, str]:
 
 
 def find_row(path: str, rows: list[Row]) -> Row | None:
-    found = [row for row in rows if any(path == p or (p.endswith("/") and path.startswith(p)) for p in row.paths)]
-    assert len(found) <= 1, f"{path} has {len(found)} rows in docs/structure.md"
-    return found[0] if found else None
+    """The row whose path is the longest that `path` begins with."""
+    found = [(len(p), row) for row in rows for p in row.paths if path == p or (p.endswith("/") and path.startswith(p))]
+    return max(found)[1] if found else None
+
+
+def gathers(path: str, target: str) -> bool:
+    """Whether `path` is the __init__.py of a folder below a package, and `target` a file in that folder."""
+    folder = path.removesuffix("__init__.py")
+    return folder != path and folder.count("/") > 1 and target.startswith(folder)
 
 
 def _walk(node: ast.AST, at_import_time: bool = True) -> Iterator[tuple[ast.AST, bool]]:
@@ -107,12 +116,38 @@ def check_library(root: Path, rows: list[Row]) -> list[str]:
             if found.at_import_time and found.target != module:
                 graph.setdefault(module, set()).add(found.target)
             below = find_row(modules[found.target], rows)
-            if below is not None and below != row and below.floor >= row.floor:
+            upwards = below is not None and below != row and below.floor >= row.floor
+            if upwards and not gathers(path, modules[found.target]):
                 problems.append(f"{where}: floor {row.floor} imports {found.target} on floor {below.floor}")
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         problems.append("files import each other in a circle: " + " <- ".join(error.args[1]))
+    return problems
+
+
+def check_native(root: Path, rows: list[Row]) -> list[str]:
+    """The C++ files: every include in quotes is a file of the tree, on a floor below or in the same row."""
+    files = [path for folder in LIBRARY for path in sorted((root / folder).rglob("*")) if path.suffix in (".cpp", ".h")]
+    roots = sorted({path.parent for path in files if path.parent.name == "csrc"} | {p.parents[0] for p in files})
+    problems = []
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        row = find_row(name, rows)
+        for i, line in enumerate(path.read_text().splitlines(), 1):
+            include = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+            if include is None:
+                continue
+            where = f"{name}:{i}"
+            found = next(
+                (f for f in ((folder / include[1]).resolve() for folder in (path.parent, *roots)) if f.exists()), None
+            )
+            target = None if found is None else found.relative_to(root.resolve()).as_posix()
+            below = None if target is None else find_row(target, rows)
+            if below is None or row is None:
+                problems.append(f"{where}: includes {include[1]}, which is not in the tree")
+            elif below != row and below.floor >= row.floor:
+                problems.append(f"{where}: floor {row.floor} includes {target} on floor {below.floor}")
     return problems
 
 
@@ -154,6 +189,11 @@ def test_imports_run_downwards():
     assert not problems, "\n" + "\n".join(problems)
 
 
+def test_includes_run_downwards():
+    problems = check_native(ROOT, ROWS)
+    assert not problems, "\n" + "\n".join(problems)
+
+
 def test_clients_use_public_names_only():
     files = [path for folder in CLIENTS for path in sorted((ROOT / folder).rglob("*.py"))]
     published = {}
@@ -169,29 +209,39 @@ def test_clients_use_public_names_only():
 # The checker itself: each bad tree differs from a good one by one file.
 
 TABLE = """
-| floor | files | what is there |
+| floor | folder | what is there |
 |---|---|---|
 | 0 | `quant/` | |
-| 1 | `lognet/log_tensor.py`, `lognet/autograd.py` | |
+| 1 | `lognet/tensor/` | |
 | 2 | `lognet/nn/` | |
 | 2 | `optim/` | |
-| 3 | `lognet/wrap.py`, `lognet/memory.py` | |
-| 4 | `lognet/__init__.py` | |
-| 5 | `lognet/sweep/`, `lognet/__main__.py` | |
+| 3 | `lognet/nn/algebra/` | |
+| 3 | `lognet/nn/kronecker/` | |
+| 4 | `lognet/convert/` | |
+| 5 | `lognet/__init__.py` | |
+| 6 | `lognet/sweep/`, `lognet/__main__.py` | |
 """
 
 GOOD = {
     "quant/__init__.py": "from .ladder import encode",
     "quant/ladder.py": "import torch",
-    "lognet/__init__.py": "from .log_tensor import LogTensor\nfrom .wrap import wrap\nfrom . import optim",
-    "lognet/log_tensor.py": "from .quant import encode\ndef f():\n    from .autograd import g",
-    "lognet/autograd.py": "from .log_tensor import LogTensor",
-    "lognet/nn/__init__.py": "from .linear import Linear",
-    "lognet/nn/linear.py": "from ..log_tensor import LogTensor\nfrom ..quant.ladder import encode",
+    "quant/csrc/ladder.h": "#pragma once\n#include <math.h>",
+    "quant/csrc/decode.cpp": '#include "ladder.h"',
+    "lognet/__init__.py": "from .tensor import LogTensor\nfrom .convert import wrap\nfrom . import optim",
+    "lognet/tensor/__init__.py": "from .log_tensor import LogTensor",
+    "lognet/tensor/log_tensor.py": "from ..quant import encode\ndef f():\n    from .functional import g",
+    "lognet/tensor/functional.py": "from .log_tensor import LogTensor",
+    "lognet/nn/__init__.py": "from .algebra.linear import Linear",
+    "lognet/nn/checks.py": "import torch",
+    "lognet/nn/algebra/__init__.py": "",
+    "lognet/nn/algebra/linear.py": "from ...tensor.log_tensor import LogTensor\nfrom ..checks import check",
+    "lognet/nn/kronecker/__init__.py": "",
+    "lognet/nn/kronecker/phm.py": "from ..checks import check",
     "optim/__init__.py": "from .madam import Madam",
-    "optim/madam.py": "from ..log_tensor import LogTensor",
-    "lognet/wrap.py": "from .nn import Linear\nfrom .optim import Madam",
-    "lognet/memory.py": "from . import wrap",
+    "optim/madam.py": "from ..tensor.log_tensor import LogTensor",
+    "optim/csrc/step.cpp": '#include "../../quant/csrc/ladder.h"',
+    "lognet/convert/__init__.py": "from .wrap import wrap",
+    "lognet/convert/wrap.py": "from ..nn import Linear\nfrom ..optim import Madam",
     "lognet/sweep/__init__.py": "from .. import wrap\nfrom ..optim import Madam",
     "lognet/__main__.py": "from .sweep import main",
 }
@@ -208,34 +258,59 @@ def tree(tmp_path):
 
 
 def test_checker_accepts_a_good_tree(tree):
-    assert len(find_modules(tree)) == len(GOOD)
+    assert len(find_modules(tree)) == sum(path.endswith(".py") for path in GOOD)
     assert check_library(tree, read_rows(TABLE)) == []
+    assert check_native(tree, read_rows(TABLE)) == []
 
 
 @pytest.mark.parametrize(
     ("path", "line", "complaint"),
     [
-        ("quant/ladder.py", "from ..log_tensor import LogTensor", "floor 0 imports lognet.log_tensor on floor 1"),
-        ("quant/ladder.py", "from .. import wrap", "floor 0 imports lognet.wrap on floor 3"),
-        ("quant/ladder.py", "from .. import LogTensor", "floor 0 imports lognet on floor 4"),
-        ("lognet/log_tensor.py", "def h():\n    from .nn.linear import Linear", "floor 1 imports lognet.nn.linear"),
-        ("lognet/autograd.py", "from .optim import Madam", "floor 1 imports lognet.optim on floor 2"),
+        ("quant/ladder.py", "from ..tensor.log_tensor import X", "floor 0 imports lognet.tensor.log_tensor on floor 1"),
+        ("quant/ladder.py", "from ..convert import wrap", "floor 0 imports lognet.convert.wrap on floor 4"),
+        ("quant/ladder.py", "from .. import LogTensor", "floor 0 imports lognet on floor 5"),
+        ("lognet/tensor/log_tensor.py", "def h():\n    from ..nn.checks import x", "floor 1 imports lognet.nn.checks"),
+        ("lognet/tensor/functional.py", "from ..optim import Madam", "floor 1 imports lognet.optim on floor 2"),
+        ("lognet/tensor/__init__.py", "from ..nn.checks import x", "floor 1 imports lognet.nn.checks on floor 2"),
         ("optim/madam.py", "from ..nn import Linear", "floor 2 imports lognet.nn on floor 2"),
-        ("lognet/nn/linear.py", "from ..optim.madam import Madam", "floor 2 imports lognet.optim.madam on floor 2"),
-        ("optim/madam.py", "from lognet.log_tensor import LogTensor", "by its absolute name"),
+        (
+            "lognet/nn/checks.py",
+            "from .algebra.linear import Linear",
+            "floor 2 imports lognet.nn.algebra.linear on floor 3",
+        ),
+        (
+            "lognet/nn/algebra/linear.py",
+            "from ..kronecker.phm import P",
+            "floor 3 imports lognet.nn.kronecker.phm on floor 3",
+        ),
+        (
+            "lognet/nn/algebra/linear.py",
+            "from ...convert.wrap import w",
+            "floor 3 imports lognet.convert.wrap on floor 4",
+        ),
+        ("optim/madam.py", "from lognet.tensor import LogTensor", "by its absolute name"),
         ("optim/madam.py", "import quant", "by its absolute name"),
         ("optim/madam.py", "from ..missing import x", "lognet.missing, which is not in the tree"),
-        ("lognet/wrap.py", "import importlib\nimportlib.import_module('.sweep')", "floor 3 imports lognet.sweep"),
-        ("lognet/wrap.py", "if TYPE_CHECKING:\n    from .sweep import main", "floor 3 imports lognet.sweep"),
-        ("lognet/memory.py", "from . import sweep", "floor 3 imports lognet.sweep on floor 5"),
-        ("lognet/wrap.py", "from .memory import x", "in a circle"),
+        (
+            "lognet/convert/wrap.py",
+            "import importlib\nimportlib.import_module('..sweep')",
+            "floor 4 imports lognet.sweep",
+        ),
+        ("lognet/convert/wrap.py", "if TYPE_CHECKING:\n    from ..sweep import main", "floor 4 imports lognet.sweep"),
+        ("lognet/tensor/log_tensor.py", "from .functional import g", "in a circle"),
         ("lognet/new.py", "import torch", "lognet/new.py: no row"),
+        (
+            "quant/csrc/ladder.h",
+            '#include "../../optim/csrc/step.cpp"',
+            "floor 0 includes optim/csrc/step.cpp on floor 2",
+        ),
+        ("optim/csrc/step.cpp", '#include "none.h"', "includes none.h, which is not in the tree"),
     ],
 )
 def test_checker_sees_a_bad_import(tree, path, line, complaint):
     with (tree / path).open("a") as file:
         file.write(line + "\n")
-    problems = check_library(tree, read_rows(TABLE))
+    problems = check_library(tree, read_rows(TABLE)) + check_native(tree, read_rows(TABLE))
     assert any(complaint in problem for problem in problems), problems
     assert all(problem.startswith((path, "files import")) for problem in problems), problems
 

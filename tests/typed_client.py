@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 import lognet
-from lognet import PHM, Kronecker, LogFormat, LogTensor
+from lognet import PHM, Kronecker, LogFormat, LogTensor, algebraize, flops
+from lognet.convert import prune
 from lognet.models import CifarResNet
-from lognet.nn import Algebra, AlgebraLinear, PHMLinear, TiedOutput, algebraize, flops, kronecker_sum, prune
+from lognet.nn import Algebra, AlgebraLinear, PHMLinear, TiedOutput, kronecker_sum
 from lognet.optim import Madam, theory
 from lognet.quant import default_base_precision
 from lognet.sweep import Dataset, epoch_order, load_digits, stream

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lognet
-from lognet.nn import algebraize
 from lognet.sweep import CONTEXT, ConvNet, Dataset, Transformer, epoch_order, text_windows
 
 from . import gan
@@ -163,7 +162,7 @@ def deep_norm_mlp(data: Dataset) -> nn.Module:
 
 def quaternions(data: Dataset) -> nn.Module:
     net = ConvNet(data.classes)
-    algebraize(net, "H", skip=("head",), init="glorot")  # ten outputs are no whole quaternions
+    lognet.algebraize(net, "H", skip=("head",), init="glorot")  # ten outputs are no whole quaternions
     return net
 
 

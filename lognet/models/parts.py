@@ -6,15 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from ..nn import (
-    Algebra,
-    AlgebraBatchNorm2d,
-    AlgebraConv2d,
-    AlgebraLinear,
-    AlgebraWhitening,
-    TupleNorm,
-)
-from ..nn.algebra import tuples_in
+from ..nn import Algebra, AlgebraBatchNorm2d, AlgebraConv2d, AlgebraLinear, AlgebraWhitening, TupleNorm
+from ..nn.algebra.algebras import tuples_in
 
 NORMS = ("batch", "whitening")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}

@@ -1,10 +1,8 @@
 """Structured layers, with float or few-bit weights: over algebras other than the reals, and of Kronecker products."""
 
-from . import prune as prune
-from .algebra import Algebra
-from .algebraize import Algebraized, algebraize
-from .attention import AlgebraMultiheadAttention
-from .conv import (
+from .algebra.algebras import Algebra
+from .algebra.attention import AlgebraMultiheadAttention
+from .algebra.conv import (
     AlgebraConv1d,
     AlgebraConv2d,
     AlgebraConv3d,
@@ -12,18 +10,18 @@ from .conv import (
     AlgebraConvTranspose2d,
     AlgebraConvTranspose3d,
 )
-from .convolve import algebra_conv, algebra_conv_transpose
-from .cost import CostModel, calibrate, cost_model, set_cost_model
-from .embedding import AlgebraEmbedding
-from .factored import FactoredEmbedding, FactoredLinear, TiedOutput
-from .flops import Flops, flops
-from .forms import from_columns, to_columns
-from .kronecker import kronecker_linear, kronecker_rows, kronecker_sum, nearest_kronecker_sum
-from .linear import AlgebraLinear, algebra_linear
-from .norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
-from .phm import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
-from .phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
-from .phm_transformer import (
+from .algebra.convolve import algebra_conv, algebra_conv_transpose
+from .algebra.embedding import AlgebraEmbedding
+from .algebra.forms import from_columns, to_columns
+from .algebra.linear import AlgebraLinear, algebra_linear
+from .algebra.norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
+from .algebra.recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
+from .algebra.tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
+from .kronecker.cost import CostModel, calibrate, cost_model, set_cost_model
+from .kronecker.factored import FactoredEmbedding, FactoredLinear, TiedOutput
+from .kronecker.phm import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
+from .kronecker.phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
+from .kronecker.phm_transformer import (
     KroneckerMultiheadAttention,
     PHMMultiheadAttention,
     PHMTransformer,
@@ -32,11 +30,10 @@ from .phm_transformer import (
     PHMTransformerEncoder,
     PHMTransformerEncoderLayer,
 )
-from .recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
-from .shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
+from .kronecker.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
+from .kronecker.sums import kronecker_linear, kronecker_rows, kronecker_sum, nearest_kronecker_sum
+from .kronecker.word2ket import Word2KetEmbedding, Word2KetXSEmbedding
 from .sizes import factor_shapes
-from .tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
-from .word2ket import Word2KetEmbedding, Word2KetXSEmbedding
 
 __all__ = [
     "PHMGRU",
@@ -59,11 +56,9 @@ __all__ = [
     "AlgebraLinear",
     "AlgebraMultiheadAttention",
     "AlgebraWhitening",
-    "Algebraized",
     "CostModel",
     "FactoredEmbedding",
     "FactoredLinear",
-    "Flops",
     "KroneckerEmbedding",
     "KroneckerGRU",
     "KroneckerLSTM",
@@ -90,19 +85,16 @@ __all__ = [
     "algebra_conv",
     "algebra_conv_transpose",
     "algebra_linear",
-    "algebraize",
     "calibrate",
     "cost_model",
     "determinant",
     "factor_shapes",
-    "flops",
     "from_columns",
     "hamilton_rule",
     "kronecker_linear",
     "kronecker_rows",
     "kronecker_sum",
     "nearest_kronecker_sum",
-    "prune",
     "set_cost_model",
     "to_columns",
 ]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..log_tensor import LogTensor
 from ..quant.log_format import LogFormat, parameter_scale
-from ..recompute import autocast_dtype
+from ..tensor.log_tensor import LogTensor
+from ..tensor.recompute import autocast_dtype
 
 
 def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:

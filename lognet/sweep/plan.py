@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..layer_quantizers import check_quantizers
+from ..convert.quantizers import check_quantizers
 from ..optim import Madam
 from ..quant import as_quantizer
 from .data import Dataset, load_cifar10, load_digits, load_text

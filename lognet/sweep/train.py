@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import memory
-from ..compress import compress
-from ..factorizations import PHM, Kronecker, LowRank, Word2KetXS
-from ..log_tensor import LogTensor
-from ..nn import algebraize, flops
+from ..convert import algebraize
+from ..convert.compress import compress
+from ..convert.factorizations import PHM, Kronecker, LowRank, Word2KetXS
+from ..convert.wrap import wrap
+from ..measure import flops, held_bytes
 from ..optim import Madam
-from ..wrap import wrap
+from ..tensor.log_tensor import LogTensor
 from .data import CONTEXT, Dataset, crop_and_flip, epoch_order, normalise_cifar10, text_windows
 from .models import ConvNet, ResNet18, Transformer
 from .plan import MADAM, Run
@@ -241,6 +241,6 @@ def measure(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int
         optimizer.zero_grad(set_to_none=True)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "weights": memory.held_bytes(model),
-        "training": memory.held_bytes(model, optimizer),
+        "weights": held_bytes(model),
+        "training": held_bytes(model, optimizer),
     }

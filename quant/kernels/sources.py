@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def digest(folder: Path, *suffixes: str) -> str:
-    """A name for the contents of the files in `folder` with these suffixes; without any, the C++ files."""
+    """A name for the contents of the files below `folder` with these suffixes; without any, the C++ files."""
     hashed = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*")):
         if path.suffix in (suffixes or (".cpp", ".h")):
-            hashed.update(path.name.encode() + path.read_bytes())
+            hashed.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return hashed.hexdigest()[:16]

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import lognet
-from lognet import LogTensor
+from lognet import LogTensor, flops
 from lognet.models import CharGRU, CifarResNet, MobileNetV1, ResNet, TransformerXL
-from lognet.nn import flops
 from lognet.optim import Madam
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import lognet
 from lognet import LogTensor
-from lognet.memory import held_bytes
+from lognet.measure.memory import held_bytes
 from lognet.optim import Madam
 
 STEPS = 60

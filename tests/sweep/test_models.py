@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from lognet.nn import Algebra, algebraize
+from lognet import algebraize
+from lognet.nn import Algebra
 from lognet.sweep.models import ConvNet
 from lognet.sweep.plan import TASKS, find_task
 from lognet.sweep.variants import ALGEBRAS

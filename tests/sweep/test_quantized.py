@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lognet.layer_quantizers import quantizers_of
+from lognet.convert.quantizers import quantizers_of
 from lognet.sweep.cli import main
 from lognet.sweep.errors import SweepError
 from lognet.sweep.plan import Contender, Run, contenders, load, plan

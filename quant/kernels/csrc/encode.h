@@ -76,7 +76,7 @@ inline void count_rungs(const double* y, const double* rungs, int last, const Pl
     }
 }
 
-// LogFormat.encode, and signs_of in lognet/log_storage.py: no rung means zero, so zeros draw their sign.
+// LogFormat.encode, and signs_of in lognet/tensor/storage.py: no rung means zero, so zeros draw their sign.
 void encode(const Encoding& e, const Planes& planes, int64_t begin, int64_t end) {
     const Places places(e.spacing);
     Drops draw(e, begin);

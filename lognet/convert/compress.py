@@ -1,0 +1,304 @@
+"""Whole models with fewer parameters: their linear, embedding, attention and recurrent layers replaced by factored ones."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.kronecker.factored import FactoredEmbedding, FactoredLinear, TiedOutput
+from ..nn.kronecker.phm import PHMLinear
+from ..nn.sizes import check_count
+from ..tensor.log_tensor import LogTensor
+from ..tensor.storage import check_finite
+from .factorizations import Factorization
+
+_KINDS = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM, nn.GRU)
+Key = str | type[nn.Module]
+Spec = Factorization | Mapping[Key, Factorization | None]
+
+
+@dataclass
+class ReplacedLayer:
+    """One layer, or several that share a weight."""
+
+    names: tuple[str, ...]
+    """Of the modules replaced; more than one where they share their weight."""
+    kind: str
+    """The class of the replacement."""
+    before: int
+    """Parameters before,"""
+    after: int
+    """and after."""
+    error: float | None = None
+    """||W - W'|| / ||W|| (Frobenius) over the layer's matrices; None where factors start at random."""
+
+
+@dataclass
+class CompressionReport:
+    """The replaced layers and the totals of the model; `print` it, or read `layers`."""
+
+    before: int
+    """Parameters of the whole model before,"""
+    after: int
+    """and after."""
+    layers: list[ReplacedLayer] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = [("layer", "became", "before", "after", "relative error")]
+        for layer in self.layers:
+            error = "" if layer.error is None else f"{layer.error:.4f}"
+            rows.append((" = ".join(layer.names), layer.kind, f"{layer.before:,}", f"{layer.after:,}", error))
+        rows.append(("the model", "", f"{self.before:,}", f"{self.after:,}", ""))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join(
+            "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
+
+
+def compress(
+    model: nn.Module, spec: Spec, *, from_weights: bool = False, min_parameters: int = 4096
+) -> tuple[nn.Module, CompressionReport]:
+    """Replace a model's Linear, Embedding, MultiheadAttention, LSTM and GRU layers by factored ones, in place.
+
+    Compress before `lognet.wrap` and before making the optimizer. Layers whose weights are tied (an output layer and
+    its embedding) become one factored table that they share; the output layer becomes a `TiedOutput`.
+
+    Args:
+        model: any module.
+        spec: `Kronecker`, `PHM`, `LowRank` or `Word2KetXS` for all layers that it has a replacement for; or a mapping
+            from fnmatch patterns of module names and from module classes to one of them, or to None for layers to be
+            left alone. The first entry that matches a layer (of tied layers: any of them) holds.
+        from_weights: start from the trained weights: every matrix becomes the nearest one of its new form, by a
+            truncated singular value decomposition (the result is exact where the rank suffices). Default: draw new
+            factors, as the thesis does, such that every matrix has the root mean square of the one before. Biases
+            stay in both cases; all parameters of a new layer have the requires_grad of the old weight.
+        min_parameters: layers with a smaller weight are left alone, unless a pattern of the spec names them exactly.
+
+    Returns:
+        The model (a new module only if the model itself is a layer to be replaced) and a report.
+
+    Raises:
+        ValueError: a pattern that matches no layer, an entry that has no replacement for a layer that it names, sizes
+            that n does not divide, an LSTM with proj_size, an attention with add_bias_kv or add_zero_attn, a
+            higher-order Word2KetXS with from_weights, an embedding with max_norm, sparse or scale_grad_by_freq, NaN or
+            infinity in a weight, LogTensor parameters. Nothing is changed then.
+        TypeError: a spec of another kind.
+
+    Source: "Shapeshifter", section 4.3 (replace); Van Loan and Pitsianis 1993 (nearest sums).
+
+    >>> from lognet import PHM, Kronecker
+    >>> model = nn.Sequential(nn.Embedding(1000, 64), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+    >>> model, report = compress(model, {nn.Embedding: Kronecker(rank=8), nn.Linear: PHM(n=4)})
+    >>> report.before, report.after, [layer.kind for layer in report.layers]
+    (97088, 12736, ['KroneckerEmbedding', 'PHMLinear', 'PHMLinear'])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    rules = _rules(spec)
+    check_count("min_parameters", min_parameters, least=0)
+    before = _count(model)
+    plan: list[tuple[list[tuple[str, nn.Module]], nn.Module, ReplacedLayer]] = []
+    unused = {key for key, _ in rules if isinstance(key, str) and key != "*"}
+    for group in _groups(model):
+        chosen = next(((key, rule) for key, rule in rules if any(_matches(key, *layer) for layer in group)), None)
+        unused -= {key for key in unused if any(_matches(key, *layer) for layer in group)}
+        names = tuple(name for name, _ in group)
+        if chosen is None or chosen[1] is None or (_size(group[0][1]) < min_parameters and chosen[0] not in names):
+            continue
+        head = next((layer for _, layer in group if isinstance(layer, nn.Embedding)), group[0][1])
+        new = _make(names[0], head, chosen[1], isinstance(spec, Mapping) and isinstance(chosen[0], str))
+        if new is not None:
+            old = sum(p.numel() for p in {p for _, layer in group for p in layer.parameters()})
+            error = _start(new, head, from_weights)
+            plan.append((group, new, ReplacedLayer(names, type(new).__name__, old, 0, error)))
+    if unused:
+        some = ", ".join(name for group in _groups(model) for name, _ in group[:1])
+        raise ValueError(f"spec: {sorted(map(str, unused))[0]!r} matches no layer; the model has {some}")
+    for group, new, entry in plan:
+        made = set()
+        for name, layer in group:
+            replacement = _shared(new, layer)
+            made |= set(replacement.parameters())
+            model = _replace(model, name, layer, replacement)
+        entry.after = sum(p.numel() for p in made)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):  # its nested tensors are for torch's own attention only
+            module.use_nested_tensor = False
+    return model, CompressionReport(before, _count(model), [entry for _, _, entry in plan])
+
+
+def _rules(spec: Spec) -> list[tuple[Key, Factorization | None]]:
+    if not isinstance(spec, Mapping):
+        if not hasattr(spec, "replacement") or isinstance(spec, type):
+            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or a mapping to them, got {spec!r}")
+        spec = {"*": spec}
+    for key, rule in spec.items():
+        if not isinstance(key, str) and not (isinstance(key, type) and issubclass(key, nn.Module)):
+            raise TypeError(f"spec takes fnmatch patterns and torch.nn.Module classes as keys, got {key!r}")
+        if rule is not None and (not hasattr(rule, "replacement") or isinstance(rule, type)):
+            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or None, got {rule!r}")
+    return list(spec.items())
+
+
+def _matches(key: Key, name: str, layer: nn.Module) -> bool:
+    return fnmatch.fnmatchcase(name, key) if isinstance(key, str) else isinstance(layer, key)
+
+
+def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
+    """Every layer that may be replaced, by all of its names; layers that share their weight together."""
+    found: dict[int, list[tuple[str, nn.Module]]] = {}
+    inside: set[int] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if id(module) in inside or not isinstance(module, _KINDS):
+            continue
+        inside |= {id(child) for child in module.modules()} - {id(module)}
+        weight = module.weight if isinstance(module, (nn.Linear, nn.Embedding)) else module
+        found.setdefault(id(weight), []).append((name, module))
+    return iter(found.values())
+
+
+def _size(layer: nn.Module) -> int:
+    return max(p.numel() for p in layer.parameters())
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _make(name: str, layer: nn.Module, rule: Factorization, named: bool) -> nn.Module | None:
+    weight = next(layer.parameters())
+    _check_layer(name, layer)
+    try:
+        new = rule.replacement(layer, {"device": weight.device, "dtype": weight.dtype})
+    except ValueError as error:
+        raise ValueError(f"layer {name}: {error}") from None
+    if new is None and named:
+        raise ValueError(f"layer {name}: {rule} has no replacement for {type(layer).__name__}; give another, or None")
+    return None if new is None else new.train(layer.training).requires_grad_(weight.requires_grad)
+
+
+def _check_layer(name: str, layer: nn.Module) -> None:
+    """Raise ValueError for what a replacement would silently leave behind."""
+    for parameter, p in layer.named_parameters():
+        if isinstance(p, LogTensor):
+            raise ValueError(
+                f"layer {name}: {parameter} is a LogTensor; compress before lognet.wrap, or lognet.unwrap first"
+            )
+        if not p.is_meta:
+            check_finite(p.detach(), f"layer {name}: {parameter}")
+    for option in ("max_norm", "sparse", "scale_grad_by_freq"):
+        if getattr(layer, option, None):
+            value = getattr(layer, option)
+            raise ValueError(
+                f"layer {name}: an embedding with {option}={value} has no factored replacement; leave it out"
+            )
+
+
+def _shared(new: nn.Module, layer: nn.Module) -> nn.Module:
+    """The replacement of one of several tied layers: the table itself, or an output layer on it."""
+    if isinstance(new, FactoredEmbedding) and isinstance(layer, nn.Linear):
+        output = TiedOutput(new, bias=layer.bias is not None).train(layer.training)
+        if output.bias is not None:
+            with torch.no_grad():
+                output.bias.copy_(layer.bias)
+        return output
+    return new
+
+
+def _replace(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.Module:
+    if not name:
+        return new
+    parent, _, attribute = name.rpartition(".")
+    if getattr(model.get_submodule(parent), attribute) is old:
+        setattr(model.get_submodule(parent), attribute, new)
+    return model
+
+
+# Starting values, from pairs of a factored layer and the matrix in whose place it stands.
+
+
+@torch.no_grad()
+def _start(new: nn.Module, old: nn.Module, from_weights: bool) -> float | None:
+    """Fit every matrix of the new layer or give it the old one's size; the relative error over all if fitted."""
+    missed = total = 0.0
+    for target, matrix in _PAIRS[next(kind for kind in _PAIRS if isinstance(old, kind))](new, old):
+        if matrix.is_meta:
+            continue
+        if not from_weights:
+            _rescale(target, matrix)
+            continue
+        target.fit_(matrix)
+        missed += float((target.weight - matrix).double().square().sum())
+        total += float(matrix.double().square().sum())
+    return ((missed / total) ** 0.5 if total else 0.0) if from_weights else None
+
+
+def _rescale(target: FactoredLinear | FactoredEmbedding, matrix: Tensor) -> None:
+    """Factors drawn for the variance that the layer's class has, multiplied so that it is the matrix's."""
+    drawn = 2 / (target.in_features + target.out_features) if isinstance(target, FactoredLinear) else 1.0
+    ratio = (float(matrix.double().square().mean()) / drawn) ** 0.5
+    factors = target.factors()[1:] if isinstance(target, PHMLinear) else target.factors()
+    if ratio > 0:
+        for factor in factors:
+            factor.mul_(ratio ** (1 / len(factors)))
+
+
+Pairs = Iterator[tuple[Any, Tensor]]
+
+
+def _linear_pairs(new: Any, old: nn.Linear) -> Pairs:
+    if isinstance(new, FactoredLinear) and new.bias is not None:
+        new.bias.copy_(old.bias)
+    yield new, old.weight
+
+
+def _embedding_pairs(new: Any, old: nn.Embedding) -> Pairs:
+    yield new, old.weight
+
+
+def _attention_pairs(new: Any, old: nn.MultiheadAttention) -> Pairs:
+    if old.in_proj_weight is not None:
+        weights = old.in_proj_weight.chunk(3)
+    else:
+        weights = (old.q_proj_weight, old.k_proj_weight, old.v_proj_weight)
+    targets = (new.q_proj, new.k_proj, new.v_proj)
+    if old.in_proj_bias is not None:
+        for target, bias in zip(targets, old.in_proj_bias.chunk(3), strict=True):
+            target.bias.copy_(bias)
+        new.out_proj.bias.copy_(old.out_proj.bias)
+    yield from zip(targets, weights, strict=True)
+    yield new.out_proj, old.out_proj.weight
+
+
+def _recurrent_pairs(new: Any, old: nn.LSTM | nn.GRU) -> Pairs:
+    suffixes = [
+        f"l{k}{reverse}" for k in range(old.num_layers) for reverse in ("", "_reverse")[: 1 + old.bidirectional]
+    ]
+    for i, suffix in enumerate(suffixes):
+        if old.bias:
+            bias_ih, bias_hh = (getattr(old, f"bias_{side}_{suffix}") for side in ("ih", "hh"))
+            if new.hidden_bias:
+                getattr(new, f"bias_hh_{suffix}").copy_(bias_hh)
+            else:
+                bias_ih = bias_ih + bias_hh
+            getattr(new, f"bias_ih_{suffix}").copy_(bias_ih)
+        for side, layers in (("ih", new.input_layers), ("hh", new.hidden_layers)):
+            gates: Any = layers[i]
+            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(new.gates), strict=True)
+
+
+_PAIRS: dict[type[nn.Module], Callable[..., Pairs]] = {
+    nn.Linear: _linear_pairs,
+    nn.Embedding: _embedding_pairs,
+    nn.MultiheadAttention: _attention_pairs,
+    nn.LSTM: _recurrent_pairs,
+    nn.GRU: _recurrent_pairs,
+}

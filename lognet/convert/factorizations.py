@@ -1,0 +1,149 @@
+"""What may stand in place of a torch layer: the rules that `lognet.compress` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from ..nn.kronecker.phm import PHMLinear
+from ..nn.kronecker.phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
+from ..nn.kronecker.phm_transformer import KroneckerMultiheadAttention, PHMMultiheadAttention
+from ..nn.kronecker.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
+from ..nn.kronecker.word2ket import Word2KetXSEmbedding
+
+
+class Factorization(Protocol):
+    """What a rule of `compress` names: for each kind of layer its replacement, or None where there is none."""
+
+    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """A new layer for a torch layer; `options` are device and dtype."""
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention, LSTM and GRU layers (Shapeshifter).
+
+    Args:
+        rank: number of terms, at least 1.
+        sizes: "auto", "divisors" or "padded"; see `lognet.nn.factor_shapes`.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: Kronecker(rank=2)})
+    >>> model[0].weight.shape, sum(p.numel() for p in model.parameters())  # two terms of 8 x 8 times 8 x 8, and the bias
+    (torch.Size([64, 64]), 320)
+    """
+
+    rank: int
+    sizes: str = "auto"
+
+    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
+        more: dict[str, Any] = {"sizes": self.sizes, **options}
+        if isinstance(layer, nn.Linear):
+            return KroneckerLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **more)
+        if isinstance(layer, nn.Embedding):
+            return KroneckerEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **more)
+        if isinstance(layer, nn.MultiheadAttention):
+            return KroneckerMultiheadAttention(layer.embed_dim, layer.num_heads, self.rank, **_of(layer), **more)
+        if isinstance(layer, nn.LSTM):
+            return KroneckerLSTM(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
+        if isinstance(layer, nn.GRU):
+            return KroneckerGRU(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
+        return None
+
+
+@dataclass(frozen=True)
+class PHM:
+    """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides.
+
+    Args:
+        n: at least 1; a layer of dimension n has about 1/n of the parameters.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: PHM(n=4)})
+    >>> sum(p.numel() for p in model.parameters())  # 64 * 64 / 4, the rule of 4^3, and the bias
+    1152
+    """
+
+    n: int
+
+    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
+        if isinstance(layer, nn.Linear):
+            return PHMLinear(layer.in_features, layer.out_features, self.n, layer.bias is not None, **options)
+        if isinstance(layer, nn.MultiheadAttention):
+            return PHMMultiheadAttention(layer.embed_dim, layer.num_heads, self.n, **_of(layer), **options)
+        if isinstance(layer, nn.LSTM):
+            return PHMLSTM(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
+        if isinstance(layer, nn.GRU):
+            return PHMGRU(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
+        return None
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline.
+
+    Args:
+        rank: inner width of the product, at least 1.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: LowRank(rank=2)})
+    >>> sum(p.numel() for p in model.parameters())  # 2 (64 + 64), and the bias
+    320
+    """
+
+    rank: int
+
+    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
+        if isinstance(layer, nn.Linear):
+            return LowRankLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **options)
+        if isinstance(layer, nn.Embedding):
+            return LowRankEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **options)
+        return None
+
+
+@dataclass(frozen=True)
+class Word2KetXS:
+    """word2ketXS for Embedding layers.
+
+    Args:
+        order: number of factors of each term, at least 2.
+        rank: number of terms, at least 1.
+
+    >>> import lognet
+    >>> model, report = lognet.compress(nn.Sequential(nn.Embedding(10_000, 64)), {nn.Embedding: Word2KetXS(2, 1)})
+    >>> sum(p.numel() for p in model.parameters())  # two factors of 100 x 8
+    1600
+    """
+
+    order: int
+    rank: int
+
+    def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
+        if isinstance(layer, nn.Embedding):
+            sizes = (layer.num_embeddings, layer.embedding_dim, self.order, self.rank)
+            return Word2KetXSEmbedding(*sizes, padding_idx=layer.padding_idx, **options)
+        return None
+
+
+def _of(layer: nn.MultiheadAttention | nn.LSTM | nn.GRU) -> dict[str, Any]:
+    """The arguments that the replacement takes over, or ValueError for what it does not offer."""
+    if isinstance(layer, (nn.LSTM, nn.GRU)):
+        if layer.proj_size:
+            raise ValueError(f"an LSTM with proj_size={layer.proj_size} has no factored replacement; leave it out")
+        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        return {name: getattr(layer, name) for name in names}
+    if layer.bias_k is not None or layer.add_zero_attn:
+        raise ValueError("an attention with add_bias_kv or add_zero_attn has no factored replacement; leave it out")
+    return {
+        "dropout": layer.dropout,
+        "bias": layer.in_proj_bias is not None,
+        "kdim": layer.kdim,
+        "vdim": layer.vdim,
+        "batch_first": layer.batch_first,
+    }

@@ -1,0 +1,1 @@
+"""Layers whose numbers are complex numbers, quaternions or small matrices: one table of structure constants an algebra."""

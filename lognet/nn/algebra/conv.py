@@ -1,0 +1,345 @@
+"""Convolution layers over an algebra: 1 to 3 dimensions, transposed, grouped and depthwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...tensor import functional
+from ...tensor.functional import dense
+from ..parameters import check_bits, glorot, make_parameter, write_
+from ..sizes import check_count, nearest_divisors
+from .algebras import Algebra, tuples_in
+from .convolve import Size, check_sizes, convolve, form_of
+from .forms import check_layout
+from .masks import Prunable
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class _AlgebraConv(Prunable):
+    """What all of them share: sizes, parameters, padding modes."""
+
+    over: int
+    transposed = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        algebra: str | Algebra,
+        bits: int | None = None,
+        layout: str = "tuples",
+    ) -> None:
+        super().__init__()
+        self.algebra, self.bits, self.layout = Algebra.of(algebra), check_bits(bits), check_layout(layout)
+        inputs = tuples_in(in_channels, self.algebra, "in_channels")
+        outputs = tuples_in(out_channels, self.algebra, "out_channels")
+        if inputs % check_count("groups", groups) or outputs % groups:
+            raise ValueError(
+                f"groups={groups} must divide the tuples of in_channels={in_channels} and out_channels={out_channels},"
+                f" {inputs} and {outputs} tuples of {self.algebra.size} (algebra {self.algebra}); for these use"
+                f" groups={nearest_divisors(groups, inputs, outputs)}"
+            )
+        together = 0 if self.transposed or layout == "columns" else inputs // groups
+        self._form = form_of(self.algebra, together, self.transposed)
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f"padding must be an int, a sequence, 'same' or 'valid', got {padding!r}")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = self._each("kernel_size", kernel_size), self._each("stride", stride)
+        self.dilation = self._each("dilation", dilation)
+        self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else self._each("padding", padding)
+        if padding == "same" and any(step != 1 for step in self.stride):
+            raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
+        self.padding_mode = padding_mode
+        self.weight = make_parameter(self._initial_weight(device, dtype), bits)
+        if bias:
+            self.bias = make_parameter(torch.zeros(out_channels, device=device, dtype=dtype), bits)
+        else:
+            self.register_parameter("bias", None)
+
+    def _each(self, name: str, value: Size) -> tuple[int, ...]:
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * self.over
+        if len(values) != self.over:
+            raise ValueError(f"{name} must be an int or {self.over} of them, got {value!r}")
+        return tuple(check_count(name, n, least=0 if name.endswith("padding") else 1) for n in values)
+
+    def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
+        size = self.algebra.size
+        first, second = self.out_channels // size, self.in_channels // size
+        if self.transposed:
+            first, second = second, first
+        taps = torch.Size(self.kernel_size).numel()
+        shape = (first, second // self.groups, *self.kernel_size, size)
+        return glorot(shape, second // self.groups * taps, first // self.groups * taps, device, dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew, and set the bias to zero."""
+        write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
+        if self.bias is not None:
+            write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._sides(), mode=self.padding_mode), 0
+        geometry = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
+        run = functional.conv
+        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
+
+    def _sides(self) -> list[int]:
+        """The padding as F.pad wants it: both sides, last dimension first."""
+        if self.padding == "valid":
+            return [0] * 2 * self.over
+        if self.padding == "same":
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+        assert not isinstance(self.padding, str)
+        return [p for p in reversed(self.padding) for _ in range(2)]
+
+    def dense_weight(self) -> Tensor:
+        """The real kernel, as `torch.nn.functional.conv2d` (or conv_transpose2d) takes it. Differentiable."""
+        if not self.transposed:
+            return self.algebra.expand(self.weight)
+        parts = dense(self.weight).chunk(self.groups)  # transposed kernels have their groups along the inputs
+        return torch.cat([self.algebra.expand(part.transpose(0, 1)).transpose(0, 1) for part in parts])
+
+    def extra_repr(self) -> str:
+        """The arguments that are not defaults."""
+        text = f"{self.in_channels}, {self.out_channels}, algebra={self.algebra}, kernel_size={self.kernel_size}"
+        defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
+        for name, default in defaults.items():
+            value = getattr(self, name, default)  # output_padding: transposed ones have it
+            text += "" if value in (default, (default,) * self.over) else f", {name}={value}"
+        text += "" if self.groups == 1 else f", groups={self.groups}"
+        text += "" if self.bias is not None else ", bias=False"
+        text += "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode}"
+        text += "" if self.bits is None else f", bits={self.bits}"
+        return text + ("" if self.layout == "tuples" else f", layout={self.layout!r}")
+
+
+class AlgebraConv1d(_AlgebraConv):
+    """`torch.nn.Conv1d` over an algebra: see `AlgebraConv2d`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            algebra, bits, layout: as in `AlgebraConv2d`.
+
+    Shape: (N, in_channels, L) or (in_channels, L) to (N, out_channels, L') likewise.
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
+    >>> AlgebraConv1d(8, 16, 3, padding="same", algebra="C")(torch.ones(2, 8, 10)).shape
+    torch.Size([2, 16, 10])
+    """
+
+    over = 1
+
+
+class AlgebraConv2d(_AlgebraConv):
+    """A convolution whose weights and activations are tuples of an algebra; arguments as `torch.nn.Conv2d`.
+
+    Args:
+        in_channels, out_channels: real scalars, multiples of A; channel = tuple * A + component.
+        kernel_size, stride, padding, dilation, padding_mode: as in torch.nn, string paddings too.
+        groups: must divide the tuples on both sides; ``groups=in_channels // A`` is depthwise: a tuple by itself.
+        bias: add a bias, one number for each output channel.
+        device, dtype: as in torch.nn.
+        algebra: name or `Algebra`.
+        bits: None for float parameters, or B: LogTensor parameters as `lognet.wrap` makes them.
+        layout: "tuples"; or "columns": input and output channels are column-outermost (`lognet.nn.to_columns`), so
+            that stacked layers need no permutation. Parameters are the same in both.
+
+    Shape: (N, in_channels, H, W) or unbatched to (N, out_channels, H', W'). `weight` is (out_channels / A,
+    in_channels / groups / A, kh, kw, A), each component Glorot-initialised by itself; `bias` (out_channels,), zero.
+
+    Raises:
+        ValueError: a width that is not a multiple of A (with the nearest that is), groups that do not divide the
+            tuples, an unknown algebra, layout, padding or padding mode.
+
+    Source: AlgebraNets, sections 2.3 and 4.1, appendix E.
+
+    >>> layer = AlgebraConv2d(16, 32, 3, padding=1, algebra="M2R")
+    >>> layer(torch.ones(2, 16, 5, 5)).shape, layer.weight.shape
+    (torch.Size([2, 32, 5, 5]), torch.Size([8, 4, 3, 3, 4]))
+    """
+
+    over = 2
+
+
+class AlgebraConv3d(_AlgebraConv):
+    """`torch.nn.Conv3d` over an algebra: see `AlgebraConv2d`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            algebra, bits, layout: as in `AlgebraConv2d`.
+
+    Shape: (N, in_channels, D, H, W) or unbatched to (N, out_channels, D', H', W').
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
+    >>> AlgebraConv3d(4, 8, 2, algebra="H")(torch.ones(1, 4, 3, 3, 3)).shape
+    torch.Size([1, 8, 2, 2, 2])
+    """
+
+    over = 3
+
+
+class _AlgebraConvTranspose(_AlgebraConv):
+    """Transposed convolutions: torch.nn's order of arguments, and a weight with inputs first."""
+
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        algebra: str | Algebra,
+        bits: int | None = None,
+        layout: str = "tuples",
+    ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode must be 'zeros' for transposed convolutions, got {padding_mode!r}")
+        if isinstance(padding, str):
+            raise ValueError(f"padding must be an int or a sequence for transposed convolutions, got {padding!r}")
+        super().__init__(
+            *(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding,
+                dilation,
+                groups,
+                bias,
+                padding_mode,
+                device,
+                dtype,
+            ),
+            algebra=algebra,
+            bits=bits,
+            layout=layout,
+        )
+        self.output_padding = self._each("output_padding", output_padding)
+        limits = [max(sides) for sides in zip(self.stride, self.dilation, strict=True)]
+        if any(extra >= limit for extra, limit in zip(self.output_padding, limits, strict=True)):
+            raise ValueError(
+                f"output_padding={output_padding} must be below the larger of stride and dilation,"
+                f" {', '.join(map(str, limits))} here"
+            )
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`output_size`, as in torch.nn, chooses among the sizes that the stride leaves open."""
+        extra = self.output_padding if output_size is None else self._extra(input, output_size)
+        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "output_padding": extra}
+        run = functional.conv_transpose
+        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
+
+    def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        sizes, extra = tuple(output_size)[-self.over :], []
+        assert not isinstance(self.padding, str)
+        for i, size in enumerate(sizes):
+            least = (input.shape[i - self.over] - 1) * self.stride[i] - 2 * self.padding[i]
+            least += self.dilation[i] * (self.kernel_size[i] - 1) + 1
+            if not least <= size < least + max(self.stride[i], self.dilation[i]):
+                limit = least + max(self.stride[i], self.dilation[i]) - 1
+                raise ValueError(f"output_size[{i}]={size} must lie between {least} and {limit} for this input")
+            extra.append(size - least)
+        return tuple(extra)
+
+
+class AlgebraConvTranspose1d(_AlgebraConvTranspose):
+    """`torch.nn.ConvTranspose1d` over an algebra: see `AlgebraConvTranspose2d`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype, algebra, bits, layout: as in `AlgebraConvTranspose2d`.
+
+    Shape: (N, in_channels, L) or (in_channels, L) to (N, out_channels, L') likewise.
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
+    >>> AlgebraConvTranspose1d(8, 16, 4, stride=2, padding=1, algebra="C")(torch.ones(2, 8, 10)).shape
+    torch.Size([2, 16, 20])
+    """
+
+    over = 1
+
+
+class AlgebraConvTranspose2d(_AlgebraConvTranspose):
+    """A transposed convolution over an algebra: `torch.nn.ConvTranspose2d` with tuples for numbers.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype: as in `torch.nn.ConvTranspose2d`, channels in real numbers, multiples of A.
+        algebra, bits, layout: as in `AlgebraConv2d`.
+
+    Shape: (N, in_channels, H, W) or unbatched to (N, out_channels, H', W').
+
+    The weight, (in_channels / A, out_channels / groups / A, kh, kw, A), multiplies from the left here too, so this is
+    not the adjoint of an `AlgebraConv2d` with the same weight (that would take the algebra's transpose).
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
+    >>> AlgebraConvTranspose2d(8, 16, 2, stride=2, algebra="M2C")(torch.ones(2, 8, 5, 5)).shape
+    torch.Size([2, 16, 10, 10])
+    """
+
+    over = 2
+
+
+class AlgebraConvTranspose3d(_AlgebraConvTranspose):
+    """`torch.nn.ConvTranspose3d` over an algebra: see `AlgebraConvTranspose2d`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, padding_mode,
+            device, dtype, algebra, bits, layout: as in `AlgebraConvTranspose2d`.
+
+    Shape: (N, in_channels, D, H, W) or unbatched to (N, out_channels, D', H', W').
+
+    Raises:
+        ValueError: as `AlgebraConv2d`.
+
+    >>> AlgebraConvTranspose3d(4, 4, 2, algebra="D4")(torch.ones(1, 4, 2, 2, 2)).shape
+    torch.Size([1, 4, 3, 3, 3])
+    """
+
+    over = 3
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, _AlgebraConv)
+"""Every convolution, real or over an algebra; those of an algebra include the transposed ones."""
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, _AlgebraConvTranspose)
