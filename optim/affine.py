@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..quant.log_format import LogFormat
-from ..quant.ratios import NEAREST, inverse_rungs, places_between, spacing
+from ..quant.ratios import NEAREST, inverse_rungs, rungs_for_ratio, spacing
 from .update import FLOAT_RANGE, CodeStep
 
 STEP_SIGMA = 0.2
@@ -73,7 +73,7 @@ def affine_codes(
     relative: float | Tensor,
     absolute: float | Tensor,
     sign_crossing: bool,
-    halves: Tensor | None,
+    random16: Tensor | None,
 ) -> CodeStep:
     """The affine step on codes: `affine_target`, rounded to one of the two rungs around it.
 
@@ -90,20 +90,20 @@ def affine_codes(
         r: the clamped direction, floating, same shape.
         relative, absolute: of `affine_coefficients`, with the rung behind the last one as unit.
         sign_crossing: let weights go to the other side of zero; False stops them on the lowest rung.
-        halves: None rounds to the nearest rung; random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
+        random16: None rounds to the nearest rung; random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
             target.
     """
     r = r.to(torch.float32)
     c = inverse_rungs(format, r).index_select(0, exponent.reshape(-1)).view(exponent.shape)
     ratio = 1 - (c * absolute + relative) * torch.where(negative, -r, r)
     if sign_crossing:
-        signed = 0 if halves is None else torch.where(halves < 2**15, halves, halves - 2**16)
+        signed = 0 if random16 is None else torch.where(random16 < 2**15, random16, random16 - 2**16)
         crossing = ratio < signed * spacing(format.base_precision).zero * c
         ratio = ratio.abs()
     else:
         crossing = torch.zeros_like(negative)
         ratio = ratio.clamp(min=0)
-    moves = places_between(ratio, format.base_precision, NEAREST if halves is None else halves)
+    moves = rungs_for_ratio(ratio, format.base_precision, NEAREST if random16 is None else random16)
     k = (exponent + moves).clamp_(0, format.last_rung)
     tried, stays = r != 0, (k == exponent) & ~crossing
     counts = torch.stack([tried.sum(), (tried & stays).sum(), crossing.sum()])

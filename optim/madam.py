@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from ..quant.kernels import steps
 from ..quant.log_format import P_SCALE, in_pieces, typical_magnitude
-from ..quant.random_bits import halves, mix64
-from ..quant.ratios import rung_behind
+from ..quant.random_bits import mix64, random16
+from ..quant.ratios import next_rung
 from ..tensor.log_tensor import LogTensor
 from . import launch
 from .affine import affine_codes, affine_coefficients, affine_floats
@@ -430,7 +430,7 @@ class Madam(Optimizer):
         own, key = part(p), mix64(group["seed"], step, index)
         unit, rung = 1.0, 1.0
         if isinstance(own, LogTensor):
-            unit, rung = scale * rung_behind(own.format), own.base_precision
+            unit, rung = scale * next_rung(own.format), own.base_precision
         relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
         return Scalars(
             lr=lr / rung,
@@ -469,7 +469,7 @@ class Madam(Optimizer):
     def _move_codes(self, p: LogTensor, r: Tensor, scalars: Scalars, group: dict[str, Any]) -> CodeStep:
         drawn, ladder = None, p._storage.format  # a constant to torch.compile, which p.format is not
         if group["rounding"] == "stochastic":
-            drawn = halves(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
+            drawn = random16(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
         crossing = group["sign_crossing"]
         if group["affine"]:
             return affine_codes(ladder, *p.codes(), r, scalars.relative, scalars.absolute, crossing, drawn)

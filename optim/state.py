@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..quant.block_format import BlockFormat
-from ..quant.random_bits import halves
+from ..quant.random_bits import random16
 from .update import direction, nesterov, root, running_average
 
 STATE_BITS = (32, 16, 8, 4)
@@ -114,10 +114,10 @@ def few_bit_direction(
     for squares and, with momentum, for means, and r as in 32 bits from what this makes, before it is rounded.
 
     Args:
-        key: of the random bits: the squares have the first of its `halves`, means those behind them.
+        key: of the random bits: the squares have the first of its `random16`, means those behind them.
     """
     count, dtype, shape = grad.numel(), grad.dtype, grad.shape
-    draw = lambda start: halves(count, key, start, grad.device)
+    draw = lambda start: random16(count, key, start, grad.device)
     flat = lambda blocks: blocks.view(-1)[:count]
     blocks = BlockFormat.blocks(grad.to(torch.float32))
     largest = blocks.abs().amax(dim=1, keepdim=True)

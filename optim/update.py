@@ -88,7 +88,7 @@ def step_codes(
     rungs: float | Tensor,
     last_rung: int,
     sign_crossing: bool,
-    halves: Tensor | None,
+    random16: Tensor | None,
 ) -> CodeStep:
     """Section 4.1: k + round(r * lr / eta_0) * sign(W), on integers.
 
@@ -98,16 +98,16 @@ def step_codes(
         rungs: lr / eta_0, rungs moved by r = 1.
         last_rung: 2^B - 1.
         sign_crossing: flip the sign of weights pushed below the lowest rung; False keeps signs frozen.
-        halves: None rounds to the nearest rung (ties to even, as torch.round); random integers 0 .. 2^16 - 1 (int32)
+        random16: None rounds to the nearest rung (ties to even, as torch.round); random integers 0 .. 2^16 - 1 (int32)
             round stochastically, away from zero with the probability of the fractional part.
     """
     exact = r * rungs
-    if halves is None:
+    if random16 is None:
         moves = exact.round()
     else:
         size = exact.abs()
         whole = size.floor()
-        moves = (whole + ((halves + 1) * 2.0**-16 < size - whole)) * exact.sign()
+        moves = (whole + ((random16 + 1) * 2.0**-16 < size - whole)) * exact.sign()
     moves = moves.clamp_(-last_rung - 1, last_rung + 1).to(torch.int32)  # as good as any larger one, and no overflow
     k = exponent + torch.where(negative, -moves, moves)
     crossing = k > last_rung if sign_crossing else torch.zeros_like(negative)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .bitpack import pack, unpack
-from .ratios import NEAREST, places_between
+from .ratios import NEAREST, rungs_for_ratio
 from .tracing import cached, is_traced, written_down
 
 BLOCK = 128
@@ -66,18 +66,18 @@ class BlockFormat:
             return torch.full((count,), code - 2**15, dtype=torch.int16, device=device), scale
         return torch.full((size,), code * (1 if self.bits == 8 else 17), dtype=torch.uint8, device=device), scale
 
-    def encode(self, units: Tensor, halves: Tensor | int = NEAREST) -> Tensor:
+    def encode(self, units: Tensor, random16: Tensor | int = NEAREST) -> Tensor:
         """Codes of numbers in units of their block's scale, flat (bits <= 8: uint8, packed; 16: int16).
 
         Args:
             units: from -1 to 1, float32, any shape, flattened in order.
-            halves: random integers 0 .. 2^16 - 1, int32, units' shape, to round without bias; `NEAREST` goes to the
+            random16: random integers 0 .. 2^16 - 1, int32, units' shape, to round without bias; `NEAREST` goes to the
                 nearest rung.
         """
         size = units.abs()
-        code = places_between(size, self.base_precision, halves).clamp_(0, self.last_rung)
+        code = rungs_for_ratio(size, self.base_precision, random16).clamp_(0, self.last_rung)
         if self.signed:
-            zero = size < (halves + 1) * 2.0**-16 * self.lowest
+            zero = size < (random16 + 1) * 2.0**-16 * self.lowest
             code = torch.where(zero, self.last_rung + 1, code) + ((units < 0).to(torch.int32) << (self.bits - 1))
         code = code.reshape(-1)
         return (code - 2**15).to(torch.int16) if self.bits == 16 else pack(code, self.bits)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .random_bits import halves
+from .random_bits import random16
 from .tracing import cached, is_traced, written_down
 
 MIN_BITS, MAX_BITS = 2, 16
@@ -220,7 +220,7 @@ class LogFormat:
         """exp(-u * base_precision) for the u of `rounding`."""
         if rounding == "nearest":
             return self.nearest_drop
-        drops, bits = self.unit_drops(like), halves(like.numel(), key, start, like.device)
+        drops, bits = self.unit_drops(like), random16(like.numel(), key, start, like.device)
         product = drops.index_select(0, bits >> 8).mul_(drops.index_select(0, (bits & 0xFF).add_(256)))
         return product.clamp_(*self.drop_bounds).view(like.shape)
 

@@ -85,13 +85,13 @@ def _fmix32_(h: Tensor) -> Tensor:
     return h.bitwise_xor_(_shifted(h, 16))
 
 
-def halves(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
+def random16(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
     """`count` uniform integers 0 .. 2^16 - 1, int32, of the stream `key` from its element `start` on.
 
     A word serves two elements. Of each 32, the first 16 have the low halves of 16 words and the others the high ones, so
     that the elements of a vector need one shift.
 
-    >>> halves(50, key=7)[30:].equal(halves(20, key=7, start=30))
+    >>> random16(50, key=7)[30:].equal(random16(20, key=7, start=30))
     True
     """
     element = torch.arange(count, dtype=torch.int64, device=device) + start
@@ -121,10 +121,10 @@ def content_key(x: Tensor, seed: int) -> Tensor:
     return torch.stack([first | 1, second])
 
 
-def coins(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
-    """`count` fair coins of the stream `key`, as a flat bool tensor: the top bits of its `random_words` from `start` on.
+def random_bools(count: int, key: int | Tensor, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
+    """`count` fair random bools of the stream `key`, flat: the top bits of its `random_words` from `start` on.
 
-    >>> coins(8, key=7).tolist()
+    >>> random_bools(8, key=7).tolist()
     [False, False, True, True, False, True, False, True]
     """
     return random_words(count, key, device, start) >= 2**31

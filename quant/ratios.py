@@ -24,12 +24,12 @@ moves, whose ratios lie next to a power of two on either side, are not too long 
 weights. Of such polynomials it has the least largest error relative to log2(1 + m) and to 1 - log2(1 + m)."""
 
 NEAREST = 2**15
-"""The random bits that `places_between` rounds to nearest with."""
+"""The random bits that `rungs_for_ratio` rounds to nearest with."""
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """The constants of `places_between` for a distance of rungs."""
+    """The constants of `rungs_for_ratio` for a distance of rungs."""
 
     shift: int
     """Bits of the fraction of a place: as many as 32-bit integers leave room for, 16 at most."""
@@ -68,18 +68,18 @@ def _bow(base_precision: float) -> tuple[int, int]:
     return min(round((third + b1 / 3) * 2**16), 2**16 - 1), min(round(b1 * 2**16), 2**15 - 1)
 
 
-def places_between(ratio: Tensor, base_precision: float, halves: Tensor | int) -> Tensor:
+def rungs_for_ratio(ratio: Tensor, base_precision: float, random16: Tensor | int) -> Tensor:
     """How many rungs to go down for a magnitude to become `ratio` times itself: the integers on both sides, at random.
 
     Args:
-        ratio: float32, any shape, not negative; 0 is a way down beyond every ladder, 1 is none, whatever `halves`.
+        ratio: float32, any shape, not negative; 0 is a way down beyond every ladder, 1 is none, whatever `random16`.
         base_precision: eta_0.
-        halves: random integers 0 .. 2^16 - 1, int32 and of ratio's shape; `NEAREST` goes to the nearest rung in value.
+        random16: random integers 0 .. 2^16 - 1, int32 and of ratio's shape; `NEAREST` goes to the nearest rung in value.
 
     Returns:
         int32, ratio's shape.
 
-    >>> places_between(torch.tensor([1.0, 0.5, 1.9]), math.log(2.0) / 2, NEAREST).tolist()  # two rungs to the octave
+    >>> rungs_for_ratio(torch.tensor([1.0, 0.5, 1.9]), math.log(2.0) / 2, NEAREST).tolist()  # two rungs to the octave
     [0, 2, -2]
     """
     s = spacing(base_precision)
@@ -88,13 +88,13 @@ def places_between(ratio: Tensor, base_precision: float, halves: Tensor | int) -
     m = (bits & 0x7FFFFF).to(torch.float32)
     bulge = m * (2.0**23 - m) * (((m * s.q3 + s.q2) * m + s.q1) * m + s.q0)
     place = (octaves * s.octave + bulge).round().to(torch.int32)
-    return (place + (_lift(halves, s.bow) >> (16 - s.shift))) >> s.shift
+    return (place + (_lift(random16, s.bow) >> (16 - s.shift))) >> s.shift
 
 
-def _lift(halves: Tensor | int, bow: tuple[int, int]) -> Tensor | int:
+def _lift(random16: Tensor | int, bow: tuple[int, int]) -> Tensor | int:
     """The curve of `_bow` in integers; each product drops its lower 16 bits."""
-    bend = bow[0] - (halves * bow[1] >> 16)
-    return halves + ((halves * (65535 - halves) >> 16) * bend >> 16)
+    bend = bow[0] - (random16 * bow[1] >> 16)
+    return random16 + ((random16 * (65535 - random16) >> 16) * bend >> 16)
 
 
 def inverse_rungs(ladder: LogFormat, like: Tensor) -> Tensor:
@@ -117,6 +117,6 @@ _cached_inverse_rungs = cached(_inverse_rungs)
 
 
 @lru_cache(maxsize=256)
-def rung_behind(ladder: LogFormat) -> float:
+def next_rung(ladder: LogFormat) -> float:
     """The rung that would follow the last one, in units of the scale, as `inverse_rungs` has it."""
     return _inverse_rungs(ladder, torch.device("cpu"))[0].item()

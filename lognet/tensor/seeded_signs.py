@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..quant.random_bits import coins, mix64
+from ..quant.random_bits import mix64, random_bools
 from .log_tensor import LogTensor
 
 
@@ -31,7 +31,7 @@ def sign_keys(model: nn.Module, sign_seed: int) -> dict[int, int]:
 
 def drawn_signs(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
     """The flat signs of `count` weights that the stream `key` gives: bool, True for negative."""
-    return coins(count, key, device)
+    return random_bools(count, key, device)
 
 
 def draw_signs_(weight: LogTensor, key: int) -> None:

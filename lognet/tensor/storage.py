@@ -14,7 +14,7 @@ from ..quant import operators
 from ..quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 from ..quant.kernels import native
 from ..quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
-from ..quant.random_bits import coins, mix64
+from ..quant.random_bits import mix64, random_bools
 
 _LADDERS: dict[str, LogFormat] = {}
 
@@ -323,7 +323,7 @@ def signs_of(values: Tensor, key: int = 0, start: int = 0) -> Tensor:
     zero = values == 0
     negative = values < 0
     if bool(zero.any()):
-        coin = coins(values.numel(), mix64(key, 1), values.device, start).view(values.shape)
+        coin = random_bools(values.numel(), mix64(key, 1), values.device, start).view(values.shape)
         negative = torch.where(zero, coin, negative)
     return negative
 

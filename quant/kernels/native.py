@@ -106,7 +106,7 @@ def encode(
         values: of a dtype in `FLOATS`, any shape.
         scale: 0-dim float32.
         rounding, key: as in `LogFormat.encode`.
-        coin_key: the stream that zeros draw their signs from, as `lognet.quant.random_bits.coins` does.
+        coin_key: the stream that zeros draw their signs from, as `lognet.quant.random_bits.random_bools` does.
     """
     bits, count = ladder.bits, values.numel()
     rungs, drops = ladder.unit_rungs(torch.float64, scale), None

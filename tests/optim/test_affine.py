@@ -10,7 +10,7 @@ from torch import nn
 from lognet import LogTensor, wrap
 from lognet.optim import Madam
 from lognet.quant import LogFormat
-from lognet.quant.random_bits import halves, mix64
+from lognet.quant.random_bits import mix64, random16
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -60,7 +60,7 @@ def test_log_tensors_follow_the_oracle_code_for_code(bits, base_precision, round
     lowest = 2.0 * math.exp(-last * w.base_precision)
     for t, g in enumerate(gradients(shape, torch.float64), 1):
         before = w.detach().double().flatten().tolist()
-        drawn = halves(w.numel(), mix64(5, t, 0)).tolist() if rounding == "stochastic" else [2**15] * 65
+        drawn = random16(w.numel(), mix64(5, t, 0)).tolist() if rounding == "stochastic" else [2**15] * 65
         codes = list(zip(w.exponent.flatten().tolist(), w.signs.flatten().tolist(), strict=True))
         w.grad = g
         optimizer.step()

@@ -12,7 +12,7 @@ from lognet import LogTensor
 from lognet.optim import Madam
 from lognet.optim.update import direction, running_average, step_codes, step_floats
 from lognet.quant import kernels
-from lognet.quant.random_bits import halves, key_tensor, mix64
+from lognet.quant.random_bits import key_tensor, mix64, random16
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def on_floats(weight, grad, g2bar, lr, correction):
 def on_codes(exponent, negative, grad, g2bar, rungs, correction, key):
     running_average(g2bar, grad * grad, 0.99)
     r = direction(grad, g2bar, 8.0, correction)
-    moved = step_codes(exponent, negative, r, rungs, 255, True, halves(r.numel(), key).view(r.shape))
+    moved = step_codes(exponent, negative, r, rungs, 255, True, random16(r.numel(), key).view(r.shape))
     return (*moved, g2bar)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lognet.optim.update import FLOAT_RANGE, direction, running_average, step_codes, step_floats
-from lognet.quant.random_bits import halves
+from lognet.quant.random_bits import random16
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -87,7 +87,7 @@ def test_vanishing_moves_are_never_made(sign):
     n = 4_000_000  # 2^-24 of so many random numbers would be a fraction of one
     r = torch.full((n,), sign * 1e-26)
     for key in range(3):
-        step = step_codes(torch.full((n,), 100).int(), torch.zeros(n).bool(), r, 1.0, 255, True, halves(n, key))
+        step = step_codes(torch.full((n,), 100).int(), torch.zeros(n).bool(), r, 1.0, 255, True, random16(n, key))
         assert (step.exponent == 100).all()
 
 
@@ -96,7 +96,7 @@ def test_vanishing_moves_are_never_made(sign):
 def test_stochastic_moves_are_unbiased(dtype, move):
     n = 200_000
     r = torch.full((n,), move, dtype=dtype)
-    step = step_codes(torch.full((n,), 100).int(), torch.zeros(n).bool(), r, 1.0, 255, True, halves(n, 5))
+    step = step_codes(torch.full((n,), 100).int(), torch.zeros(n).bool(), r, 1.0, 255, True, random16(n, 5))
     moves = step.exponent - 100
     assert set(moves.tolist()) == {math.floor(move), math.floor(move) + 1}
     p = move - math.floor(move)

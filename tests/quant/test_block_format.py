@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lognet.quant.block_format import BLOCK, BlockFormat
-from lognet.quant.random_bits import halves, mix64
+from lognet.quant.random_bits import mix64, random16
 
 BITS = [4, 8, 16]
 
@@ -60,7 +60,7 @@ def test_levels_stay_whatever_is_drawn(bits, signed):
 def test_rounding_has_no_bias(bits, signed, value):
     n, format = 400_000, BlockFormat(bits, signed)
     for sign in (1, -1)[: 1 + signed]:
-        back = format.levels(format.encode(torch.full((n,), sign * value), halves(n, 3)), n)
+        back = format.levels(format.encode(torch.full((n,), sign * value), random16(n, 3)), n)
         assert len(back.unique()) <= 2
         exact = sign * value if value > format.lowest or signed else format.lowest
         slack = (
@@ -77,7 +77,7 @@ def test_an_average_follows_its_input(bits):
     codes, value = format.encode(torch.ones(n)), 1.0
     for t in range(700):
         x = beta * format.levels(codes, n) + (1 - beta) * 0.25
-        codes = format.encode(x, halves(n, mix64(0, t)))
+        codes = format.encode(x, random16(n, mix64(0, t)))
         value = beta * value + (1 - beta) * 0.25
     assert format.levels(codes, n).mean().item() == pytest.approx(value, rel=0.05)
     assert value < 0.65

@@ -10,7 +10,7 @@ from oracles.ladder import float32, rounded_rung
 from lognet import LogFormat, LogTensor
 from lognet.quant import kernels
 from lognet.quant.bitpack import pack, pack_codes
-from lognet.quant.random_bits import halves
+from lognet.quant.random_bits import random16
 
 SIZES = [0, 1, 7, 15, 16, 17, 31, 127, 128, 129, 251]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -109,7 +109,7 @@ def test_rungs_are_those_of_the_logarithm(bits, rounding):
         x = difficult(ladder, torch.float32).abs()
         x = torch.cat([x, torch.rand(50, generator=torch.Generator().manual_seed(1)) ** 4])
         u = (
-            (halves(len(x), key, start).double() + 0.5) / 2**16
+            (random16(len(x), key, start).double() + 0.5) / 2**16
             if rounding == "stochastic"
             else torch.full((len(x),), 0.5)
         )

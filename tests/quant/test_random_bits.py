@@ -6,7 +6,15 @@ import pytest
 import torch
 from oracles.compiler import SLOWLY
 
-from lognet.quant.random_bits import coins, halves, key_from_generator, key_tensor, mix64, random_words, uniform
+from lognet.quant.random_bits import (
+    key_from_generator,
+    key_tensor,
+    mix64,
+    random16,
+    random_bools,
+    random_words,
+    uniform,
+)
 
 
 def fmix32(h: int) -> int:
@@ -71,23 +79,23 @@ def test_generators_seed_keys():
 @pytest.mark.parametrize("key", [0, 1, 7, 2**32 - 1, 2**32, 2**63 + 12345, 2**64 - 1])
 def test_a_key_in_a_tensor_is_the_same_key(key):
     assert torch.equal(random_words(100, key_tensor(key)), random_words(100, key))
-    assert torch.equal(coins(100, key_tensor(key)), random_words(100, key) >= 2**31)
+    assert torch.equal(random_bools(100, key_tensor(key)), random_words(100, key) >= 2**31)
 
 
 def test_halves_are_those_of_the_documented_words():
     words = random_words(64, 5).tolist()
     place = lambda i: (i // 32 * 16 + i % 16, i % 32 // 16)
     expected = [words[word] >> 16 * upper & 0xFFFF for word, upper in map(place, range(100))]
-    assert halves(100, 5).tolist() == expected
-    assert halves(100, key_tensor(5)).tolist() == expected
+    assert random16(100, 5).tolist() == expected
+    assert random16(100, key_tensor(5)).tolist() == expected
     for start in (1, 17, 31, 32, 77):
-        assert halves(100 - start, 5, start).tolist() == expected[start:]
+        assert random16(100 - start, 5, start).tolist() == expected[start:]
 
 
 def test_halves_are_uniform_and_unrelated_to_their_neighbours():
     n, cells = 400_000, 64
     for key in (0, 1, mix64(0, 1, 2)):
-        h = halves(n, key).double()
+        h = random16(n, key).double()
         counts = torch.histc(h, cells, 0, 2**16)
         assert ((counts - n / cells) ** 2 / (n / cells)).sum().item() < 63 + 5 * (2 * 63) ** 0.5
         for distance in (1, 16, 32):
@@ -97,10 +105,10 @@ def test_halves_are_uniform_and_unrelated_to_their_neighbours():
 
 SCALAR = """
 import torch
-from lognet.quant.random_bits import halves, random_words
+from lognet.quant.random_bits import random16, random_words
 torch._inductor.config.cpp.simdlen = 1  # where overflow of signed integers, which C++ leaves open, would show
 for key in (7, 0x3456781, 0x540000001):
-    for draw in (random_words, halves):
+    for draw in (random_words, random16):
         assert torch.equal(torch.compile(lambda: draw(100, key))(), draw(100, key)), (draw, key)
 """
 
