@@ -1,6 +1,7 @@
 """The wheel and the source distribution, built for real and compared with the tree. Nothing here needs a network."""
 
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -40,16 +41,21 @@ def expected_files() -> set[str]:
     return files
 
 
-def build(kind: str, source: Path, out: Path) -> Path:
+def build(kind: str, source: Path, out: Path, flags: str = "") -> Path:
     command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "LOGNET_CXXFLAGS": flags}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     [made] = out.iterdir()
     return made
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
+# Optimizing the C++ takes half a minute for each wheel and changes none of what is compared here. The symbols go, as in a
+# wheel for users, because they differ from build to build.
+@pytest.fixture(
+    scope="module", params=["-O0 -Wl,-s", pytest.param("", marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def built(request, tmp_path_factory):
     """(wheel built from the tree, source distribution, wheel built from the source distribution)"""
     tmp = tmp_path_factory.mktemp("dist")
     tree = tmp / "tree"
@@ -61,7 +67,7 @@ def built(tmp_path_factory):
             )
         else:
             shutil.copy(ROOT / name, tree / name)
-    wheel = build("wheel", tree, tmp / "wheel")
+    wheel = build("wheel", tree, tmp / "wheel", request.param)
     shutil.rmtree(tree / "build")  # so that the source distribution cannot lean on what the wheel left behind
     sdist = build("sdist", tree, tmp / "sdist")
     with tarfile.open(sdist) as tar:
@@ -70,7 +76,7 @@ def built(tmp_path_factory):
         else:
             tar.extractall(tmp / "unpacked")
     [unpacked] = (tmp / "unpacked").iterdir()
-    return wheel, sdist, build("wheel", unpacked, tmp / "wheel-from-sdist")
+    return wheel, sdist, build("wheel", unpacked, tmp / "wheel-from-sdist", request.param)
 
 
 def wheel_files(wheel: Path) -> dict[str, bytes]:

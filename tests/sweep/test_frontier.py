@@ -4,13 +4,14 @@ import math
 
 import pytest
 
+from lognet.sweep.cli import main
 from lognet.sweep.frontier import Field, Point, against, fields
 from lognet.sweep.plan import TASKS, Contender, find_task
 from lognet.sweep.summary import Row, TaskSummary, summarise
 from lognet.sweep.tables import conclusion, equal_bytes, markdown
 from lognet.sweep.variants import Variant
 
-from .conftest import document, sweep
+from .conftest import document
 
 ADAM, EIGHT = Contender("adam", None), Contender("madam", 8)
 
@@ -111,11 +112,13 @@ def test_without_plain_networks_there_is_nothing_to_compare():
     assert fields([summary("text", {EIGHT: (500, [2.1])}), summary("text/R@32", {EIGHT: (100, [2.1])})]) == {}
 
 
-def test_one_command_gives_table_figure_and_markdown(tmp_path):
-    out = tmp_path / "sweep"
-    words = ["--tasks", "text", "--precisions", "fp32", "8", "--seeds", "0", "1", "--steps", "2", "--out", out]
-    code, stdout, stderr = sweep(*words, "--model", "R", "R@16x1", "PHM8", "K1+XS1")
-    assert code == 0, stderr
+def test_one_command_gives_table_figure_and_markdown(tmp_path, capsys):
+    out, story = tmp_path / "sweep", tmp_path / "story.txt"
+    story.write_text("It was a dark and stormy night; the rain fell in torrents. " * 40)
+    words = ["--tasks", "text", "--precisions", "fp32", "8", "--seeds", "0", "1", "--steps", "2", "--jobs", "1"]
+    words += ["--model", "R", "R@16x1", "PHM8", "K1+XS1", "--text", str(story), "--out", str(out)]
+    assert main(words) == 0
+    stdout = capsys.readouterr().out
     runs = document(out)["runs"]
     assert len(runs) == 4 * 3 * 2
     sizes = {r["task"]: r["bytes"]["weights"] for r in runs if r["contender"] == "madam-8"}

@@ -6,20 +6,22 @@ import pytest
 
 from lognet import algebraize
 from lognet.nn import Algebra
+from lognet.sweep.cli import main
 from lognet.sweep.models import ConvNet
 from lognet.sweep.plan import TASKS, find_task
 from lognet.sweep.variants import ALGEBRAS
 
-from .conftest import document, sweep
+from .conftest import document
 
 
-def test_models_are_compared_in_one_command(tmp_path):
+def test_models_are_compared_in_one_command(tmp_path, capsys):
     out = tmp_path / "sweep"
-    words = ["--tasks", "digits", "text", "--precisions", "fp32", "8", "--seeds", "0", "--steps", "3", "--out", out]
-    code, stdout, stderr = sweep(*words, "--model", "R", "M2R", "H")
-    assert code == 0, stderr
+    words = ["--tasks", "digits", "text", "--precisions", "8", "--seeds", "0", "--steps", "3", "--jobs", "1"]
+    words += ["--model", "R", "M2R", "H", "--out", str(out)]
+    assert main(words) == 0
+    stdout = capsys.readouterr().out
     runs = {(r["task"], r["contender"]): r for r in document(out)["runs"]}
-    assert len(runs) == 2 * 3 * 3
+    assert len(runs) == 2 * 3
     for base in ("digits", "text"):
         assert f"{base}: models compared" in stdout
         real, m2r, h = (runs[base + variant, "madam-8"] for variant in ("", "/M2R", "/H"))
@@ -31,7 +33,8 @@ def test_models_are_compared_in_one_command(tmp_path):
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert {row["task"] for row in rows} == {"digits", "digits/M2R", "digits/H", "text", "text/M2R", "text/H"}
     assert "Models of digits compared" in (out / "report.html").read_text()
-    assert sweep(*words, "--model", "R", "M2R", "H")[1] == stdout
+    assert main(words) == 0
+    assert capsys.readouterr().out == stdout
 
 
 @pytest.mark.parametrize("algebra", ALGEBRAS)
@@ -49,22 +52,10 @@ def test_widths_are_whole_tuples_and_said_where_they_differ(base, algebra):
         assert list(algebraize(ConvNet(10, width), algebra, skip=("head",)).kept) == ["features.0", "head"]
 
 
-def test_tuples_of_nine_and_three(tmp_path):
-    words = [
-        "--tasks",
-        "digits",
-        "text",
-        "--precisions",
-        "8",
-        "--seeds",
-        "0",
-        "--steps",
-        "2",
-        "--out",
-        tmp_path / "out",
-    ]
-    code, stdout, stderr = sweep(*words, "--model", "M3R", "D3")
-    assert code == 0, stderr
+def test_tuples_of_nine_and_three(tmp_path, capsys):
+    words = ["--tasks", "digits", "text", "--precisions", "8", "--seeds", "0", "--steps", "2", "--jobs", "1"]
+    assert main([*words, "--model", "M3R", "D3", "--out", str(tmp_path / "out")]) == 0
+    stdout = capsys.readouterr().out
     assert "Handwritten digits, conv net, over M3R, 36 wide" in stdout
     assert "2-layer transformer, over D3, 60 wide" in stdout
     runs = {r["task"]: r for r in document(tmp_path / "out")["runs"]}
