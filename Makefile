@@ -9,6 +9,8 @@ QUALITY_ARGS ?=
 BENCH_ARGS ?=
 SIMDE ?= /usr/include
 PYTEST_ARGS ?=
+# Test processes: for the whole suite one a core, at most four; for a part of it none but pytest's own.
+TEST_JOBS ?= $(if $(PYTEST_ARGS),0,auto)
 
 EXTRAS := sweep,quant,dev
 # Tools that torch calls by name (ninja) are in the environment's own bin folder, and what it compiles (qtorch) goes into the
@@ -36,7 +38,7 @@ bench: $(VENV)/.bench  ## measure speed and memory and write docs/benchmarks.md 
 	$(in_venv) -m benchmarks.speed $(BENCH_ARGS)
 
 test: $(VENV)/.clients  ## the test suite, without what is marked slow
-	$(in_venv) -m pytest $(PYTEST_ARGS)
+	$(in_venv) -m pytest -n $(TEST_JOBS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many minutes)
 	$(in_venv) -m pytest -m slow $(PYTEST_ARGS)
