@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 
 import hypothesis
 import numpy as np
@@ -23,6 +24,11 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker("traces"):
                 item.add_marker(pytest.mark.skip(reason="torch 2.6 cannot trace what 2.13 can"))
 
+
+# A shell starts what runs in the background with Ctrl-C ignored, and child processes inherit that: the tests that send it to
+# them need it back.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests' tensors are tiny: on a busy machine several threads spend the time waiting for each other.
 torch.set_num_threads(1)
