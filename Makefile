@@ -109,24 +109,25 @@ $(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard 
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
 	@touch $@
 
-# What only the quality suite and its tests need, on top.
+# What only the quality suite and its tests need, on top. The checkout is installed by then: a second `-e` would compile the
+# kernels again.
 $(VENV)/.quality: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[quality]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) "lognet[quality]"
 	@touch $@
 
 # The 8-bit optimizers of others, which the benchmarks compare with.
 $(VENV)/.bench: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[bench]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) "lognet[bench]"
 	@touch $@
 
 # What only the documentation needs, on top.
 $(VENV)/.docs: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[docs]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) "lognet[docs]"
 	@touch $@
 
 # What only the tests need, on top. torchvision lies apart: PyPI's build cannot be imported beside a CPU build of torch, and would
 # take along whatever imports it where it is there (transformers, Lightning). tests/clients/vision.py finds it.
 $(VENV)/.clients: $(VENV)/.quality
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[clients,paper]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) "lognet[clients,paper]"
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/vision torchvision
 	@touch $@
