@@ -127,7 +127,9 @@ $(VENV)/.docs: $(VENV)/.installed
 
 # What only the tests need, on top. torchvision lies apart: PyPI's build cannot be imported beside a CPU build of torch, and would
 # take along whatever imports it where it is there (transformers, Lightning). tests/clients/vision.py finds it.
+# qtorch compiles its C++ when first imported: here, and not within the time limit of whichever test comes first.
 $(VENV)/.clients: $(VENV)/.quality
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) "lognet[clients,paper]"
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/vision torchvision
+	-$(in_venv) -W ignore -c "import qtorch.quant"
 	@touch $@
