@@ -49,7 +49,7 @@ def train(model: nn.Module, x: Tensor, y: Tensor, file: Path) -> float:
 def shrink(model: nn.Module) -> tuple[nn.Module, int]:
     smaller, report = lognet.compress(model, {nn.Embedding: Kronecker(rank=4), "head.*": PHM(n=4), "*": None})
     after: int = report.after
-    return algebraize(smaller, Algebra.of("M2R"), skip=("head",)).model, after
+    return algebraize(smaller, Algebra.of("M2R"), exclude="head")[0], after
 
 
 def tensors() -> Tensor:

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lognet.saving import write_atomically
+
 from .figure import draw
 from .parts import FULL, PARTS, QUICK, Planner, Size, covered, wanted
 from .pool import execute
 from .report import render
-from .store import Store, write_whole
+from .store import Store
 from .tasks import TASKS
 
 REPORT_NAME = "quality.md"
@@ -80,7 +82,8 @@ def complete(planner: Planner, parts: list[str], tasks: list[str], jobs: int, qu
 def write_report(planner: Planner, parts: list[str], tasks: list[str], command: str) -> Path:
     folder = planner.store.folder
     report = folder / REPORT_NAME
-    write_whole(report, render(planner, parts, tasks, command))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(report, render(planner, parts, tasks, command))
     if "lr" in parts and (drawn := covered("lr", tasks)):
         draw(planner, drawn, folder)
     return report

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from lognet.saving import write_atomically
 
 from .settings import Run
 
 Record = dict[str, Any]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by new content; whatever happens meanwhile, the old or the new is there, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Store:
@@ -47,5 +34,7 @@ class Store:
         return self._read.get(run)
 
     def keep(self, run: Run, record: Record) -> None:
-        write_whole(self.path(run), json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        path = self.path(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
         self._read[run] = record

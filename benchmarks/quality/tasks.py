@@ -162,7 +162,7 @@ def deep_norm_mlp(data: Dataset) -> nn.Module:
 
 def quaternions(data: Dataset) -> nn.Module:
     net = ConvNet(data.classes)
-    lognet.algebraize(net, "H", skip=("head",), init="glorot")  # ten outputs are no whole quaternions
+    lognet.algebraize(net, "H", exclude="head", init="glorot")  # ten outputs are no whole quaternions
     return net
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,10 +14,11 @@ from ..nn.algebra import conv, recurrent
 from ..nn.algebra.algebras import Algebra
 from ..nn.algebra.attention import AlgebraMultiheadAttention
 from ..nn.algebra.linear import AlgebraLinear
-from ..nn.parameters import check_bits, make_parameter, write_
+from ..nn.parameters import check_bits, quantize_parameters_, write_
 from ..tensor.log_tensor import LogTensor
+from .patterns import Choice, Patterns, check_module, module_names
+from .report import ConversionReport, ReplacedLayer, count_parameters
 
-Pattern = str | type[nn.Module]
 INITS = ("project", "glorot")
 
 _CONVS: dict[type[nn.Module], Any] = {
@@ -50,114 +49,82 @@ _HOOKS = (
 )
 
 
-@dataclass
-class Algebraized:
-    """What `algebraize` did.
-
-    Attributes:
-        model: the converted model.
-        replaced: name of each replaced module, and the layer that stands there now.
-        kept: name of each other module that holds matrices or kernels, and why it was left as it was.
-        parameters: of the model, before and after (those of lazy modules not counted).
-
-    >>> print(algebraize(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)), "H"))
-    replaced 0: AlgebraLinear(...)
-    kept 1: ...
-    99 parameters before, 51 after
-    """
-
-    model: nn.Module
-    replaced: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
-    parameters: tuple[int, int] = (0, 0)
-
-    def __str__(self) -> str:
-        lines = [f"replaced {name}: {what}" for name, what in self.replaced.items()]
-        lines += [f"kept {name}: {why}" for name, why in self.kept.items()]
-        return "\n".join([*lines, f"{self.parameters[0]:,} parameters before, {self.parameters[1]:,} after"])
-
-
 def algebraize(
     model: nn.Module,
     algebra: str | Algebra = "M2R",
-    skip: Pattern | Iterable[Pattern] = (),
     *,
     bits: int | None = None,
     init: str = "project",
-) -> Algebraized:
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[nn.Module, ConversionReport]:
     """Replace the layers of a model by layers over an algebra of the same real width, in place.
 
-    Linear layers, convolutions (transposed ones too), GRUs, LSTMs, their cells and multi-head attention. Embeddings stay:
-    over an algebra they are the same table. Layers with hooks stay, since a hook knows the layer it was put on, and so
-    do grouped and depthwise convolutions whose groups do not hold whole tuples.
+    Linear layers, convolutions (transposed ones too), GRUs, LSTMs, their cells and multi-head attention are replaced.
+    Embeddings stay, because over an algebra they are the same table. Layers with hooks stay, because a hook knows the
+    layer that it was put on. Grouped and depthwise convolutions stay if a group does not hold whole tuples.
 
     Real inputs and outputs of the model are left to the caller: a first layer of 3 channels stays real, since 3 is no
-    multiple of A, and a last layer that should give plain logits is best skipped.
+    multiple of A, and a last layer that should give plain logits is best excluded.
 
     Args:
         model: any module with float parameters.
         algebra: name or `Algebra`.
-        skip: fnmatch patterns of module names, or module classes, to leave alone.
-        bits: None for float parameters, or B: LogTensors in the layers that are replaced.
+        bits: None for float parameters, or B: LogTensors in the layers that are replaced, as `lognet.wrap` makes them.
         init: "project": the weight over the algebra whose dense expansion is nearest to the present weight (biases are
             taken over); "glorot": a fresh one.
+        include, exclude: patterns as in `lognet.wrap`, which match modules; `exclude` wins. A pattern that matches a part
+            of a layer holds for the layer.
 
     Returns:
-        An `Algebraized`: the model and what was replaced, what was not, and why.
+        The model (a new module only if the model itself is a layer to be replaced) and a `ConversionReport`: what was
+        replaced, what was not, and why.
 
     Raises:
         TypeError: a pattern that is neither a string nor a module class.
         ValueError: a pattern that matches no module, an unknown algebra or init, LogTensor parameters (unwrap first).
 
-    >>> report = algebraize(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8)), "H")
-    >>> print(report)
-    replaced 1: AlgebraLinear(8, 8, algebra=H, bias=True)
-    kept 0: in_features=6 must be a positive multiple of 4, the tuple size of H; nearest is 8
-    128 parameters before, 80 after
+    >>> model, report = algebraize(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8)), "H")
+    >>> model[1]
+    AlgebraLinear(8, 8, algebra=H, bias=True)
+    >>> report.kept
+    {'0': 'in_features=6 must be a positive multiple of 4, the tuple size of H; nearest is 8'}
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_module(model)
     algebra = Algebra.of(algebra)
     check_bits(bits)
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
-    patterns = (skip,) if isinstance(skip, (str, type)) else tuple(skip)
-    for pattern in patterns:
-        if not isinstance(pattern, (str, type)):
-            raise TypeError(f"skip takes fnmatch patterns and module classes, got {pattern!r}")
-        if not any(_matches(name, module, pattern) for name, module in model.named_modules()):
-            raise ValueError(f"skip: {pattern!r} matches no module of the model")
     if any(isinstance(p, LogTensor) for p in model.parameters()):
         raise ValueError("the model has LogTensor parameters; convert it before lognet.wrap, or after lognet.unwrap")
-    report, before = Algebraized(model), _size(model)
-    users = _users(model)
-    made: dict[int, nn.Module] = {}
-    inside: set[int] = set()  # parts of a layer that is replaced or kept as a whole
+    names = module_names(model)
+    choice = Choice(model, [name for every in names.values() for name in every], "module", include, exclude)
+    report, users = ConversionReport(count_parameters(model), 0), _users(model)
+    made: dict[nn.Module, nn.Module] = {}
+    inside: set[nn.Module] = set()  # parts of a layer that is replaced or kept as a whole
     for name, module in list(model.named_modules()):
-        if id(module) in inside or not _has_weights(module):
+        if module in inside or not _has_weights(module):
             continue
         whole = isinstance(module, tuple(_LAYERS))
-        inside |= {id(part) for name, part in module.named_modules() if whole or name.startswith("parametrizations")}
-        why = _obstacle(model, name, module, patterns, users)
+        inside |= {part for name, part in module.named_modules() if whole or name.startswith("parametrizations")}
+        parts = module.modules() if whole else [module]
+        why = choice.why_not([n for part in parts for n in names[part]]) or _obstacle(model, name, module, users)
         if why is None:
             try:
-                made[id(module)] = _converted(module, algebra, bits, init)
-                report.replaced[name or "(the model)"] = repr(made[id(module)])
+                new = made[module] = _converted(module, algebra, bits, init)
+                sizes = (count_parameters(module), count_parameters(new))
+                report.layers.append(ReplacedLayer((name,), type(new).__name__, *sizes))
             except ValueError as error:
                 why = str(error)
         if why is not None:
-            report.kept[name or "(the model)"] = why
-    report.model = made.get(id(model), model)
+            report.kept[name] = why
     for owner in list(model.modules()):
         for child, module in list(owner._modules.items()):
-            if id(module) in made:
-                setattr(owner, child, made[id(module)])
-    report.parameters = (before, _size(report.model))
-    return report
-
-
-def _size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if not is_lazy(p))
+            if module in made:
+                setattr(owner, child, made[module])
+    model = made.get(model, model)
+    report.after = count_parameters(model)
+    return model, report
 
 
 def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
@@ -175,13 +142,8 @@ def _has_weights(module: nn.Module) -> bool:
     return type(module) in _LAYERS or is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
 
 
-def _obstacle(
-    model: nn.Module, name: str, module: nn.Module, patterns: Iterable[Pattern], users: dict[int, list[nn.Module]]
-) -> str | None:
-    """Why a module stays as it is, if it does for a reason other than its sizes."""
-    parts = module.named_modules(prefix=name) if isinstance(module, tuple(_LAYERS)) else [(name, module)]
-    if any(_matches(part, m, pattern) for part, m in parts for pattern in patterns):
-        return "skipped"
+def _obstacle(model: nn.Module, name: str, module: nn.Module, users: dict[int, list[nn.Module]]) -> str | None:
+    """Why a module stays as it is, if it does for a reason other than patterns and its sizes."""
     kind = type(module).__name__
     if isinstance(getattr(module, "algebra", None), Algebra):
         return f"{kind} is over {module.algebra} already"
@@ -227,17 +189,14 @@ def _converted(module: Any, algebra: Algebra, bits: int | None, init: str) -> nn
         arguments["bias"] = module.in_proj_bias is not None
     else:
         arguments["bias"] = module.bias if isinstance(module.bias, bool) else module.bias is not None
-    new = kind(**arguments, algebra=algebra, bits=bits, device=first.device, dtype=first.dtype)
+    new = kind(**arguments, algebra=algebra, device=first.device, dtype=first.dtype)
     for name, p in _parameters(module):
-        owner, _, attribute = name.rpartition(".")
+        target = new.get_parameter(name)
         if init == "project":
-            matrix = attribute.startswith("weight")
-            values = project(p.detach(), algebra, getattr(module, "transposed", False)) if matrix else p.detach()
-            if bits is None:
-                write_(new.get_parameter(name), values)
-            else:
-                setattr(new.get_submodule(owner), attribute, make_parameter(values.contiguous(), bits))
-        new.get_parameter(name).requires_grad_(p.requires_grad)
+            matrix = name.rpartition(".")[2].startswith("weight")
+            write_(target, project(p.detach(), algebra, getattr(module, "transposed", False)) if matrix else p.detach())
+        target.requires_grad_(p.requires_grad)
+    quantize_parameters_(new, bits)
     return new.train(module.training)
 
 
@@ -276,10 +235,3 @@ def project(weight: Tensor, algebra: str | Algebra, transposed: bool = False) ->
     places = "mp" if transposed else "pm"
     sums = torch.einsum(f"o{places[0]}i{places[1]}...,plm->oi...l", split, structure)
     return sums / structure.square().sum((0, 2))
-
-
-def _matches(name: str, module: nn.Module, pattern: Pattern) -> bool:
-    if isinstance(pattern, type):
-        return isinstance(module, pattern)
-    parts = name.split(".")
-    return any(fnmatch.fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,56 +14,22 @@ from ..nn.sizes import check_count
 from ..tensor.log_tensor import LogTensor
 from ..tensor.storage import check_finite
 from .factorizations import Factorization
+from .patterns import Choice, Matcher, Pattern, Patterns, check_module
+from .report import ConversionReport, ReplacedLayer, count_parameters, shown_name
 
 _KINDS = (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.LSTM, nn.GRU)
-Key = str | type[nn.Module]
-Spec = Factorization | Mapping[Key, Factorization | None]
-
-
-@dataclass
-class ReplacedLayer:
-    """One layer, or several that share a weight."""
-
-    names: tuple[str, ...]
-    """Of the modules replaced; more than one where they share their weight."""
-    kind: str
-    """The class of the replacement."""
-    before: int
-    """Parameters before,"""
-    after: int
-    """and after."""
-    error: float | None = None
-    """||W - W'|| / ||W|| (Frobenius) over the layer's matrices; None where factors start at random."""
-
-
-@dataclass
-class CompressionReport:
-    """The replaced layers and the totals of the model; `print` it, or read `layers`."""
-
-    before: int
-    """Parameters of the whole model before,"""
-    after: int
-    """and after."""
-    layers: list[ReplacedLayer] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        rows = [("layer", "became", "before", "after", "relative error")]
-        for layer in self.layers:
-            error = "" if layer.error is None else f"{layer.error:.4f}"
-            rows.append((" = ".join(layer.names), layer.kind, f"{layer.before:,}", f"{layer.after:,}", error))
-        rows.append(("the model", "", f"{self.before:,}", f"{self.after:,}", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join(
-            "  ".join(
-                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        )
+Spec = Factorization | Mapping[Pattern, Factorization | None]
 
 
 def compress(
-    model: nn.Module, spec: Spec, *, from_weights: bool = False, min_parameters: int = 4096
-) -> tuple[nn.Module, CompressionReport]:
+    model: nn.Module,
+    spec: Spec,
+    *,
+    from_weights: bool = False,
+    min_parameters: int = 4096,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[nn.Module, ConversionReport]:
     """Replace a model's Linear, Embedding, MultiheadAttention, LSTM and GRU layers by factored ones, in place.
 
     Compress before `lognet.wrap` and before making the optimizer. Layers whose weights are tied (an output layer and
@@ -74,16 +38,19 @@ def compress(
     Args:
         model: any module.
         spec: `Kronecker`, `PHM`, `LowRank` or `Word2KetXS` for all layers that it has a replacement for; or a mapping
-            from fnmatch patterns of module names and from module classes to one of them, or to None for layers to be
-            left alone. The first entry that matches a layer (of tied layers: any of them) holds.
+            from patterns, as in `lognet.wrap`, to one of them, or to None for layers to be left alone. The first pattern
+            that matches a layer (of tied layers: any of them) holds.
         from_weights: start from the trained weights: every matrix becomes the nearest one of its new form, by a
             truncated singular value decomposition (the result is exact where the rank suffices). Default: draw new
             factors, as the thesis does, such that every matrix has the root mean square of the one before. Biases
             stay in both cases; all parameters of a new layer have the requires_grad of the old weight.
         min_parameters: layers with a smaller weight are left alone, unless a pattern of the spec names them exactly.
+        include, exclude: patterns of layers to replace, and not to; `exclude` wins. What holds for one of several tied
+            layers holds for all.
 
     Returns:
-        The model (a new module only if the model itself is a layer to be replaced) and a report.
+        The model (a new module only if the model itself is a layer to be replaced) and a `ConversionReport`: what was
+        replaced, what was not, and why.
 
     Raises:
         ValueError: a pattern that matches no layer, an entry that has no replacement for a layer that it names, sizes
@@ -97,59 +64,61 @@ def compress(
     >>> from lognet import PHM, Kronecker
     >>> model = nn.Sequential(nn.Embedding(1000, 64), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
     >>> model, report = compress(model, {nn.Embedding: Kronecker(rank=8), nn.Linear: PHM(n=4)})
-    >>> report.before, report.after, [layer.kind for layer in report.layers]
+    >>> report.before, report.after, [layer.became for layer in report.layers]
     (97088, 12736, ['KroneckerEmbedding', 'PHMLinear', 'PHMLinear'])
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_module(model)
     rules = _rules(spec)
     check_count("min_parameters", min_parameters, least=0)
-    before = _count(model)
+    groups = list(_groups(model))
+    names = [name for group in groups for name, _ in group]
+    matcher = Matcher("spec", rules if isinstance(spec, Mapping) else (), model, names, "layer")
+    choice = Choice(model, names, "layer", include, exclude)
+    report = ConversionReport(count_parameters(model), 0)
     plan: list[tuple[list[tuple[str, nn.Module]], nn.Module, ReplacedLayer]] = []
-    unused = {key for key, _ in rules if isinstance(key, str) and key != "*"}
-    for group in _groups(model):
-        chosen = next(((key, rule) for key, rule in rules if any(_matches(key, *layer) for layer in group)), None)
-        unused -= {key for key in unused if any(_matches(key, *layer) for layer in group)}
-        names = tuple(name for name, _ in group)
-        if chosen is None or chosen[1] is None or (_size(group[0][1]) < min_parameters and chosen[0] not in names):
-            continue
+    for group in groups:
+        own = tuple(name for name, _ in group)
         head = next((layer for _, layer in group if isinstance(layer, nn.Embedding)), group[0][1])
-        new = _make(names[0], head, chosen[1], isinstance(spec, Mapping) and isinstance(chosen[0], str))
-        if new is not None:
-            old = sum(p.numel() for p in {p for _, layer in group for p in layer.parameters()})
-            error = _start(new, head, from_weights)
-            plan.append((group, new, ReplacedLayer(names, type(new).__name__, old, 0, error)))
-    if unused:
-        some = ", ".join(name for group in _groups(model) for name, _ in group[:1])
-        raise ValueError(f"spec: {sorted(map(str, unused))[0]!r} matches no layer; the model has {some}")
+        pattern = matcher.first(own) if isinstance(spec, Mapping) else "*"
+        size = max(p.numel() for p in group[0][1].parameters())
+        if (why := choice.why_not(own)) is None:
+            if pattern is None:
+                why = "no pattern of spec matches it"
+            elif (rule := rules[pattern]) is None:
+                why = f"spec says None for {pattern if isinstance(pattern, str) else pattern.__name__}"
+            elif size < min_parameters and pattern not in own:
+                why = f"its weight has {size:,} numbers, fewer than min_parameters={min_parameters:,}"
+            elif (new := _make(own[0], head, rule, isinstance(spec, Mapping) and isinstance(pattern, str))) is None:
+                why = f"{rule} has no replacement for {type(head).__name__}"
+            else:
+                error = _start(new, head, from_weights)
+                before = count_parameters(*(layer for _, layer in group))
+                plan.append((group, new, ReplacedLayer(own, type(new).__name__, before, 0, error)))
+        if why is not None:
+            report.kept |= dict.fromkeys(own, why)
     for group, new, entry in plan:
-        made = set()
+        made = []
         for name, layer in group:
-            replacement = _shared(new, layer)
-            made |= set(replacement.parameters())
-            model = _replace(model, name, layer, replacement)
-        entry.after = sum(p.numel() for p in made)
+            made.append(_shared(new, layer))
+            model = _replace(model, name, layer, made[-1])
+        entry.after = count_parameters(*made)
+        report.layers.append(entry)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):  # its nested tensors are for torch's own attention only
             module.use_nested_tensor = False
-    return model, CompressionReport(before, _count(model), [entry for _, _, entry in plan])
+    report.after = count_parameters(model)
+    return model, report
 
 
-def _rules(spec: Spec) -> list[tuple[Key, Factorization | None]]:
-    if not isinstance(spec, Mapping):
-        if not hasattr(spec, "replacement") or isinstance(spec, type):
-            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or a mapping to them, got {spec!r}")
-        spec = {"*": spec}
-    for key, rule in spec.items():
-        if not isinstance(key, str) and not (isinstance(key, type) and issubclass(key, nn.Module)):
-            raise TypeError(f"spec takes fnmatch patterns and torch.nn.Module classes as keys, got {key!r}")
-        if rule is not None and (not hasattr(rule, "replacement") or isinstance(rule, type)):
-            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS or None, got {rule!r}")
-    return list(spec.items())
-
-
-def _matches(key: Key, name: str, layer: nn.Module) -> bool:
-    return fnmatch.fnmatchcase(name, key) if isinstance(key, str) else isinstance(layer, key)
+def _rules(spec: Spec) -> dict[Pattern, Factorization | None]:
+    rules: Mapping[Pattern, Factorization | None] = spec if isinstance(spec, Mapping) else {"*": spec}
+    for rule in rules.values():
+        if not (rule is None and isinstance(spec, Mapping)) and (
+            not hasattr(rule, "replacement") or isinstance(rule, type)
+        ):
+            remedy = "or None" if isinstance(spec, Mapping) else "or a mapping to them"
+            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS {remedy}, got {rule!r}")
+    return dict(rules)
 
 
 def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
@@ -165,28 +134,21 @@ def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     return iter(found.values())
 
 
-def _size(layer: nn.Module) -> int:
-    return max(p.numel() for p in layer.parameters())
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def _make(name: str, layer: nn.Module, rule: Factorization, named: bool) -> nn.Module | None:
     weight = next(layer.parameters())
     _check_layer(name, layer)
     try:
         new = rule.replacement(layer, {"device": weight.device, "dtype": weight.dtype})
     except ValueError as error:
-        raise ValueError(f"layer {name}: {error}") from None
+        raise ValueError(f"layer {shown_name(name)}: {error}") from None
     if new is None and named:
-        raise ValueError(f"layer {name}: {rule} has no replacement for {type(layer).__name__}; give another, or None")
+        raise ValueError(f"layer {shown_name(name)}: {rule} has no replacement for {type(layer).__name__}; give another, or None")
     return None if new is None else new.train(layer.training).requires_grad_(weight.requires_grad)
 
 
 def _check_layer(name: str, layer: nn.Module) -> None:
-    """Raise ValueError for what a replacement would silently leave behind."""
+    """Raise ValueError for what a replacement would silently leave out."""
+    name = shown_name(name)
     for parameter, p in layer.named_parameters():
         if isinstance(p, LogTensor):
             raise ValueError(

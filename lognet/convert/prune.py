@@ -7,8 +7,7 @@ again at each `Pruner.step`, since momentum may have moved it; its layer keeps t
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..nn.algebra.masks import Prunable, get_mask, set_mask
 from ..nn.algebra.tuples import TupleLift, acting_matrix
 from ..tensor.functional import dense
 from ..tensor.log_tensor import LogTensor
+from .patterns import Choice, Patterns, check_module, module_names
 
 CRITERIA = ("frobenius", "det", "min_eigenvalue", "max_eigenvalue", "component")
 
@@ -131,8 +131,8 @@ class Pruner:
             biases and embeddings never.
         schedule: a `ZhuGupta`, or anything with ``__call__(step)`` and ``due(step)``.
         criterion: as in `tuple_scores`.
-        exclude: names of modules (fnmatch patterns) or module classes to leave alone. `paper_exclusions` names those
-            that the paper leaves out.
+        include, exclude: patterns as in `lognet.wrap`, which match modules; `exclude` wins. `paper_exclusions` names
+            the modules that the paper leaves out.
 
     Raises:
         ValueError: an unknown criterion, a pattern that matches no module, nothing left to prune.
@@ -153,24 +153,25 @@ class Pruner:
         model: nn.Module,
         schedule: ZhuGupta,
         criterion: str = "frobenius",
-        exclude: Iterable[str | type[nn.Module]] = (),
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
     ) -> None:
+        check_module(model)
         self.model, self.schedule, self.criterion = model, schedule, _check_criterion(criterion)
-        self.exclude = (exclude,) if isinstance(exclude, (str, type)) else tuple(exclude)
         self.steps = 0
-        for pattern in self.exclude:
-            if not any(_matches(name, module, pattern) for name, module in model.named_modules()):
-                raise ValueError(f"exclude: {pattern!r} matches no module of the model")
+        names = module_names(model)
+        choice = Choice(model, [name for every in names.values() for name in every], "module", include, exclude)
+        self._chosen = {every[0] for every in names.values() if choice.why_not(every) is None}
         if not list(self._weights()):
             raise ValueError("the model has no weights of tuples to prune; it needs layers of lognet.nn not excluded")
         self._hold()
 
-    def _weights(self, but: tuple[str | type[nn.Module], ...] | None = None) -> Iterator[tuple[str, Prunable, str]]:
-        """The qualified name, module and name in it of each weight, but for those excluded."""
+    def _weights(self, every: bool = False) -> Iterator[tuple[str, Prunable, str]]:
+        """The qualified name, module and name in it of each weight that is pruned, or of `every` one."""
         seen: set[int] = set()
-        but = self.exclude if but is None else but
         for path, module in self.model.named_modules():
-            if not isinstance(module, Prunable) or any(_matches(path, module, pattern) for pattern in but):
+            if not isinstance(module, Prunable) or not (every or path in self._chosen):
                 continue
             for name, p in module.named_parameters(recurse=False):
                 if name.startswith("weight") and id(p) not in seen:
@@ -206,7 +207,7 @@ class Pruner:
     @torch.no_grad()
     def _hold(self) -> None:
         """Float weights: zero what is pruned, by whomever, and its gradient from now on."""
-        for _, module, name in self._weights(but=()):
+        for _, module, name in self._weights(every=True):
             weight = module.get_parameter(name)
             keep = None if isinstance(weight, LogTensor) else get_mask(module, name)
             if keep is None:
@@ -271,10 +272,3 @@ def _check_criterion(criterion: str) -> str:
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {criterion!r}")
     return criterion
-
-
-def _matches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
-    if isinstance(pattern, type):
-        return isinstance(module, pattern)
-    parts = name.split(".")
-    return any(fnmatch.fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))

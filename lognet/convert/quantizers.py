@@ -19,6 +19,7 @@ from ..nn.kronecker.factored import TiedOutput
 from ..nn.kronecker.factored_recurrent import FactoredRNN
 from ..quant import Quantizer, as_quantizer
 from ..tensor.log_tensor import LogTensor
+from .patterns import Choice, Patterns, check_module, module_names
 
 WHOLE = (nn.MultiheadAttention, FactoredRNN, TiedOutput)
 """Layers that compute with the parameters of their parts themselves: hooks of the parts would never run."""
@@ -41,7 +42,12 @@ class LayerQuantizers:
 
 
 def set_quantizers(
-    model: nn.Module, activation: Quantizer | int | str | None = None, gradient: Quantizer | int | str | None = None
+    model: nn.Module,
+    activation: Quantizer | int | str | None = None,
+    gradient: Quantizer | int | str | None = None,
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
 ) -> nn.Module:
     """Say in which format the layers of a wrapped model take their activations and gradients, in place.
 
@@ -63,12 +69,15 @@ def set_quantizers(
         activation, gradient: a quantizer of `lognet.quant`; a number of bits, which means the log format; a name as
             `lognet.quant.as_quantizer` reads it ("fixed8"); or None. What is made of bits or a name rounds activations
             to the nearest and gradients at random without bias (``rounding="stochastic"``).
+        include, exclude: patterns as in `lognet.wrap`, which match layers; `exclude` wins. Other layers keep what they
+            have.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: the model has no layers with LogTensor parameters, or an unknown name. Nothing is changed then.
+        ValueError: the model has no layers with LogTensor parameters, an unknown name, or a pattern that matches no
+            layer. Nothing is changed then.
         TypeError: an argument of the wrong type.
         ImportError: a format needs qtorch, which is missing or cannot be compiled.
 
@@ -78,11 +87,15 @@ def set_quantizers(
     ['log8 log8']
     """
     activation, gradient = check_quantizers(activation, gradient)
+    check_module(model)
     layers = list(find_layers(model))
     if not layers:
         raise ValueError(f"{type(model).__name__} has no LogTensor parameters; wrap it first with lognet.wrap(model)")
+    names = module_names(model)
+    choice = Choice(model, [name for layer in layers for name in names[layer]], "layer", include, exclude)
     for layer in layers:
-        attach(layer, activation, gradient)
+        if choice.why_not(names[layer]) is None:
+            attach(layer, activation, gradient)
     return model
 
 

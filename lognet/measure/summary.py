@@ -9,6 +9,7 @@ from torch import nn
 
 from ..convert.quantizers import quantizers_of
 from ..tensor.log_tensor import LogTensor
+from ..text import aligned
 from .memory import held_bytes
 
 
@@ -74,13 +75,7 @@ class Summary:
                 row += [layer.activation or "float", layer.gradient or "float"]
         totals = ["total", "", "", "", "", f"{self.weight_bytes:,}", f"{self.state_bytes:,}", f"{self.float_bytes:,}"]
         rows.append(totals + [""] * (len(header) - len(totals)))
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in [header, *rows]
-        ]
+        lines = aligned([header, *rows], left=2)
         count = self.float_bytes // 4
         if count:
             lines.append(

@@ -8,24 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..quant.log_format import LogFormat, parameter_scale
+from ..quant.log_format import LogFormat
+from ..quant.random_bits import mix64
 from ..tensor.log_tensor import LogTensor
+from ..tensor.parameter import few_bit_parameter, held_parameters
 from ..tensor.recompute import autocast_dtype
 
+SEED = 0
+"""The seed of the signs of zeros in layers made with ``bits=``: the default of `lognet.wrap`."""
 
-def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
-    """A parameter of x's values: float, or with `bits` a LogTensor as `lognet.wrap` would make it.
+
+def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
+    """Make every float parameter of a module a LogTensor parameter, in place, to the bit as `lognet.wrap` does.
+
+    A layer calls it at the end of its constructor. Parameters that are LogTensors already stay. The attribute `bits` of
+    the module and of its parts, where they have one, is set.
+
+    Args:
+        module: any module.
+        bits: B of the ladder, or None, which changes nothing.
 
     Raises:
-        ValueError: `bits` given and x on the meta device, or `bits` out of bounds.
+        TypeError, ValueError: `bits` is not an int or out of bounds, a parameter is on the meta device.
     """
-    if bits is None:
-        return nn.Parameter(x)
-    if x.is_meta:
-        raise ValueError(
-            f"bits={bits} needs values to quantise, and the meta device has none; make the layer on a device"
-        )
-    return nn.Parameter(LogTensor.from_float(x, bits=bits, scale=parameter_scale(x)))
+    if check_bits(bits) is None:
+        return
+    held = [p for p in held_parameters(module) if not isinstance(p.tensor, LogTensor)]
+    made = [few_bit_parameter(p, LogFormat(bits), mix64(SEED, i)) for i, p in enumerate(held)]  # type: ignore[arg-type]
+    for old, new in zip(held, made, strict=True):
+        for holder in old.holders:
+            setattr(holder.module, holder.attribute, new)
+    for part in module.modules():
+        if hasattr(part, "bits"):
+            part.bits = bits  # type: ignore[assignment]
 
 
 def check_bits(bits: int | None) -> int | None:
@@ -60,11 +75,3 @@ def glorot(shape: tuple[int, ...], fan_in: int, fan_out: int, device: Any = None
 def write_(parameter: Tensor, x: Tensor) -> None:
     """Give a parameter new values in place; a LogTensor keeps its ladder."""
     parameter.copy_(x)
-
-
-def quantize_(module: nn.Module, bits: int | None) -> None:
-    """Make the parameters that a module holds itself `bits` wide, for layers that build on torch's own."""
-    if check_bits(bits) is None:
-        return
-    for name, parameter in list(module.named_parameters(recurse=False)):
-        setattr(module, name, make_parameter(parameter.detach(), bits))

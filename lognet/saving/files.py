@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..quant.log_format import LogFormat
 from ..tensor.log_tensor import LogTensor
 from ..tensor.seeded_signs import drawn_signs
 from ..tensor.storage import LogStorage
+from .atomic import write_atomically
 
 VERSION = 1
 """Of what this module writes. A reader refuses larger ones."""
@@ -51,27 +51,13 @@ def write_file(
         ValueError: a tensor without values (on the meta device, or not yet initialised); nothing is written.
         FileNotFoundError: there is no such folder.
     """
-    target = os.path.realpath(path)  # of a link, the file that it names: the link stays
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"cannot save to {target}: there is no folder {folder}; create it first")
     planes, description = _packed(state, sign_keys)
     description |= {"quantizers": dict(quantizers)} if quantizers else {}
     text = json.dumps(description, sort_keys=True)
     planes[CHECKSUM] = _checksum(text, planes)
     for name in sign_keys:
         del planes[f"{name}.sign"]
-    temporary = os.path.join(folder, f".{os.path.basename(target)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(save(planes, {"lognet": text}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _flush_names(folder)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    write_atomically(path, save(planes, {"lognet": text}))
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -225,12 +211,3 @@ def _checksum(text: str, planes: Planes) -> Tensor:
 
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _flush_names(folder: str) -> None:
-    """Onto the disk: which file stands under which name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

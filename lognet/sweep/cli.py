@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ..saving import write_atomically
 from .data import Dataset
 from .errors import RunFailed, SweepError, need
 from .plan import DEFAULT_TASKS, TASKS, Contender, Run, contenders, find_task, load, plan, task_name
-from .results import REPORT_NAME, TABLES_NAME, Store, locked, write_whole
+from .results import REPORT_NAME, TABLES_NAME, Store, locked
 from .runner import execute
 from .summary import summarise
 from .tables import markdown, text
@@ -200,8 +201,8 @@ def _finish(store: Store) -> int:
     if not report.exists() or report.stat().st_mtime_ns <= store.path.stat().st_mtime_ns:
         from .report import render  # it draws with matplotlib, which a finished sweep need not wait for
 
-        write_whole(store.folder / TABLES_NAME, markdown(summaries))
-        write_whole(report, render(summaries, store))
+        write_atomically(store.folder / TABLES_NAME, markdown(summaries))
+        write_atomically(report, render(summaries, store))
     print(text(summaries))
     print(f"\nreport: {report}")
     return 0

@@ -6,13 +6,13 @@ import contextlib
 import csv
 import io
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..saving import write_atomically
 from .data import Dataset
 from .errors import SweepError
 from .plan import Contender, Run, display_order, find_base, find_task, fingerprint
@@ -52,22 +52,6 @@ def key(record: Record) -> tuple[str, str, int]:
 def order(record: Record) -> tuple[Any, ...]:
     """Sorts runs the way they are shown, whichever finished first."""
     return (display_order(record["task"]), Contender.of(record).order, record["seed"])
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by new content; whatever happens meanwhile, the old or the new is there, never half of one."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8", newline="") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-    with contextlib.suppress(OSError):  # also makes the rename last through a power cut, where folders can be synced
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class Store:
@@ -166,8 +150,8 @@ class Store:
         }
 
     def save(self) -> None:
-        write_whole(self.path, json.dumps(self.document(), indent=1, allow_nan=False) + "\n")
-        write_whole(self.folder / CSV_NAME, as_csv(self.runs))
+        write_atomically(self.path, json.dumps(self.document(), indent=1, allow_nan=False) + "\n")
+        write_atomically(self.folder / CSV_NAME, as_csv(self.runs))
 
 
 CSV_COLUMNS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..text import aligned
 from .frontier import Comparison, Field, fields
 from .plan import Contender, find_base
 from .summary import Difference, TaskSummary, difference
@@ -133,14 +134,14 @@ def text(summaries: Sequence[TaskSummary]) -> str:
     parts = []
     for summary in summaries:
         title = f"{summary.task.name}: {summary.task.title}"
-        parts.append("\n".join([title, headline(summary), "", *_aligned(cells(summary))]))
+        parts.append("\n".join([title, headline(summary), "", *_lines(cells(summary))]))
     for base, table in comparison(summaries).items():
         title = f"{base}: models compared (means over seeds; bytes of the weights)"
-        parts.append("\n".join([title, "", *_aligned(table)]))
+        parts.append("\n".join([title, "", *_lines(table)]))
     parts.append(LEGEND)
     for base, field in fields(summaries).items():
         title = f"{base}: against plain layers of equal bytes"
-        parts.append("\n".join([title, "", *_aligned(equal_bytes(field)), "", conclusion(field), FRONTIER_LEGEND]))
+        parts.append("\n".join([title, "", *_lines(equal_bytes(field)), "", conclusion(field), FRONTIER_LEGEND]))
     return "\n\n".join(parts)
 
 
@@ -155,14 +156,8 @@ def markdown(summaries: Sequence[TaskSummary]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _aligned(table: Table) -> list[str]:
-    """Lines of columns, names to the left and numbers to the right, with a rule below the heading."""
-    widths = [max(map(len, column)) for column in zip(table.heads, *table.body, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in [table.heads, *table.body]
-    ]
-    return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]
+def _lines(table: Table) -> list[str]:
+    return aligned([table.heads, *table.body], rule=True)
 
 
 def _piped(table: Table) -> str:

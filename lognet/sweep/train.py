@@ -59,7 +59,7 @@ def build(run: Run, data: Dataset) -> nn.Module:
     else:
         net = {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
     if algebra is not None:  # input and output stay real, as their widths are not whole tuples
-        algebraize(net, algebra, skip=("head",), init="glorot")
+        algebraize(net, algebra, exclude="head", init="glorot")
     if factors:
         compress(net, {pattern: _FACTORS[kind](*numbers) for pattern, kind, *numbers in factors}, min_parameters=1)
     return net

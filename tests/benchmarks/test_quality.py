@@ -18,7 +18,7 @@ from benchmarks.quality.frechet import frechet_distance, moments
 from benchmarks.quality.parts import FULL, PARTS, Planner, Size, covered, grid_rate, rows, wanted
 from benchmarks.quality.settings import adam, madam, paper
 from benchmarks.quality.statistics import Sample, difference
-from benchmarks.quality.store import Store, write_whole
+from benchmarks.quality.store import Store
 from benchmarks.quality.tasks import ACCURACY, BITS_PER_CHARACTER, TASKS, UNEXPLAINED, unexplained
 from benchmarks.quality.training import build, make_optimizer, measure, share, train
 from lognet import LogTensor
@@ -327,13 +327,13 @@ def test_differences_and_verdicts():
 
 
 def test_files_are_whole_or_absent(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "file"
-    write_whole(path, "old")
+    run, store = run_of(madam(8)), Store(tmp_path / "deep")
+    store.keep(run, {"metric": 1.0})
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
-        write_whole(path, "new")
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
+        store.keep(run, {"metric": 2.0})
+    assert json.loads(store.path(run).read_text()) == {"metric": 1.0}
+    assert list(store.path(run).parent.iterdir()) == [store.path(run)]
 
 
 def test_a_damaged_or_foreign_record_counts_as_missing(tmp_path):

@@ -160,7 +160,7 @@ def test_gru_from_weights_is_exact_where_the_rank_suffices(bias):
     assert report.layers[0].error < 1e-12
     for a, b in zip(ours(x, h), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    with pytest.raises(ValueError, match="layer : n=4 must divide input_size=6"):
+    with pytest.raises(ValueError, match=r"layer \(the model\): n=4 must divide input_size=6"):
         compress(copy.deepcopy(gru), PHM(4), min_parameters=0)
     with pytest.raises(ValueError, match=r"layer 0: LowRank\(rank=2\) has no replacement for GRU"):
         compress(nn.Sequential(gru), {"0": LowRank(2)})
@@ -250,6 +250,20 @@ def test_patterns_classes_and_sizes():
     assert report.layers[0].names == ("",)
 
 
+def test_why_layers_are_kept():
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(8, 8), nn.Embedding(500, 64), nn.LSTM(64, 64))
+    _, report = compress(model, {"0": None, nn.Linear: PHM(4), nn.LSTM: LowRank(2)}, exclude="1")
+    assert report.layers == []
+    assert report.kept == {
+        "0": "spec says None for 0",
+        "1": "excluded",
+        "2": "its weight has 64 numbers, fewer than min_parameters=4,096",
+        "3": "no pattern of spec matches it",
+        "4": "LowRank(rank=2) has no replacement for LSTM",
+    }
+    assert "kept 1: excluded" in str(report)
+
+
 def test_modes_dtypes_and_devices_are_kept():
     model = nn.Sequential(nn.Linear(64, 64, dtype=torch.float64)).eval()
     compress(model, Kronecker(2))
@@ -273,7 +287,8 @@ def test_report():
     _, report = compress(Everything(), Kronecker(4), from_weights=True, min_parameters=0)
     text = str(report)
     assert "embedding = output  KroneckerEmbedding" in text
-    assert text.splitlines()[-1].split()[:2] == ["the", "model"]
+    assert text.splitlines()[-2].split()[:2] == ["the", "model"]
+    assert text.splitlines()[-1] == "kept norm: "
     assert f"{report.after:,}" in text
 
 
@@ -300,7 +315,7 @@ def test_errors_change_nothing():
         compress(model, {3: Kronecker(2)})
     with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
         compress(model, Kronecker(0), min_parameters=0)
-    with pytest.raises(ValueError, match="layer : an LSTM with proj_size=2"):
+    with pytest.raises(ValueError, match=r"layer \(the model\): an LSTM with proj_size=2"):
         compress(nn.LSTM(64, 64, proj_size=2), Kronecker(2))
     with pytest.raises(ValueError, match="add_bias_kv or add_zero_attn"):
         compress(nn.MultiheadAttention(64, 4, add_bias_kv=True), Kronecker(2))

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lognet.sweep.errors import SweepError
-from lognet.sweep.results import CSV_COLUMNS, Store, as_csv, order, write_whole
+from lognet.sweep.results import CSV_COLUMNS, Store, as_csv, order
 from lognet.sweep.schema import check
 
 from .conftest import document
@@ -95,14 +95,6 @@ def test_csv_has_a_row_a_run(valid):
     assert len(lines) == 1 + len(valid["runs"])
 
 
-def test_write_whole_replaces(tmp_path):
-    path = tmp_path / "a"
-    write_whole(path, "old")
-    write_whole(path, "new\n")
-    assert path.read_bytes() == b"new\n"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
 def test_half_written_temporary_files_do_no_harm(tmp_path):
-    (tmp_path / ".results.json.new").write_text('{"schema":')
+    (tmp_path / ".results.json.1-0a.tmp").write_text('{"schema":')
     assert Store(tmp_path).runs == []

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-
-def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+from lognet.saving import write_atomically
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """A state of tensors, numbers, strings and containers of them, LogTensors included."""
-    replace(path, lambda file: torch.save(state, file))
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
@@ -39,7 +29,7 @@ class Log:
         if path.exists():
             lines = path.read_text().split("\n")[:-1]  # what has no newline was cut off by the kill
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            replace(path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
+            write_atomically(path, "".join(line + "\n" for line in kept))
 
     def write(self, **record: Any) -> None:
         with self._path.open("a") as file:

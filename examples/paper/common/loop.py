@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import lognet
+from lognet.saving import write_atomically
 
 from . import checkpoint
 from .optimizers import Schedule, make_optimizer, wrap
@@ -164,7 +165,7 @@ class Run:
             "settings": self.settings,
         }
         text = json.dumps(result, indent=1) + "\n"
-        checkpoint.replace(args.out / "result.json", lambda file: file.write(text.encode()))
+        write_atomically(args.out / "result.json", text)
         print("\n".join(_lines(recipe, result)), flush=True)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...tensor.functional import dense
-from ..parameters import check_bits, make_parameter
+from ..parameters import check_bits, quantize_parameters_
 from ..sizes import check_count, nearest_divisors
 from .algebras import Algebra, tuples_in
 from .linear import AlgebraLinear, check_input
@@ -80,11 +80,12 @@ class AlgebraMultiheadAttention(nn.Module):
             tuples_in(width, self.algebra, name)
         self.add_zero_attn = add_zero_attn
         self.head_dim = embed_dim // num_heads
-        make = lambda width: AlgebraLinear(width, embed_dim, bias, device, dtype, algebra=self.algebra, bits=bits)
+        make = lambda width: AlgebraLinear(width, embed_dim, bias, device, dtype, algebra=self.algebra)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = map(make, (embed_dim, self.kdim, self.vdim, embed_dim))
         row = lambda: nn.init.xavier_normal_(torch.empty(1, 1, embed_dim, device=device, dtype=dtype))
-        self.bias_k = make_parameter(row(), bits) if add_bias_kv else None
-        self.bias_v = make_parameter(row(), bits) if add_bias_kv else None
+        self.bias_k = nn.Parameter(row()) if add_bias_kv else None
+        self.bias_v = nn.Parameter(row()) if add_bias_kv else None
+        quantize_parameters_(self, bits)
 
     def forward(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...tensor import functional
 from ...tensor.functional import dense
-from ..parameters import check_bits, glorot, make_parameter, write_
+from ..parameters import check_bits, glorot, quantize_parameters_, write_
 from ..sizes import check_count, nearest_divisors
 from .algebras import Algebra, tuples_in
 from .convolve import Size, check_sizes, convolve, form_of
@@ -68,11 +68,12 @@ class _AlgebraConv(Prunable):
         if padding == "same" and any(step != 1 for step in self.stride):
             raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
         self.padding_mode = padding_mode
-        self.weight = make_parameter(self._initial_weight(device, dtype), bits)
+        self.weight = nn.Parameter(self._initial_weight(device, dtype))
         if bias:
-            self.bias = make_parameter(torch.zeros(out_channels, device=device, dtype=dtype), bits)
+            self.bias = nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
+        quantize_parameters_(self, bits)
 
     def _each(self, name: str, value: Size) -> tuple[int, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * self.over

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from ...tensor.log_tensor import LogTensor
-from ..parameters import quantize_
+from ..parameters import check_bits, quantize_parameters_
 from .algebras import Algebra, tuples_in
 
 
@@ -57,12 +55,8 @@ class AlgebraEmbedding(nn.Embedding):
             device=device,
             dtype=dtype,
         )
-        self.algebra, self.bits = algebra, bits
-        quantize_(self, bits)
-        if isinstance(self.weight, LogTensor) and self.padding_idx is not None:
-            keep = torch.ones(num_embeddings, 1, dtype=torch.bool, device=self.weight.device)
-            keep[self.padding_idx] = False
-            self.weight.set_mask_(keep)
+        self.algebra, self.bits = algebra, check_bits(bits)
+        quantize_parameters_(self, bits)
 
     def extra_repr(self) -> str:
         """The arguments that are not defaults."""

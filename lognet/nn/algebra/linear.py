@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..parameters import check_bits, check_dtype, glorot, make_parameter, write_
+from ..parameters import check_bits, check_dtype, glorot, quantize_parameters_, write_
 from .algebras import Algebra, tuples_in
 from .forms import check_layout
 from .masks import Prunable
@@ -111,11 +111,12 @@ class AlgebraLinear(Prunable):
         tuples_in(in_features, self.algebra, "in_features")
         tuples_in(out_features, self.algebra, "out_features")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = make_parameter(self._initial_weight(device, dtype), bits)
+        self.weight = nn.Parameter(self._initial_weight(device, dtype))
         if bias:
-            self.bias = make_parameter(torch.zeros(out_features, device=device, dtype=dtype), bits)
+            self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
+        quantize_parameters_(self, bits)
 
     def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
         out_tuples, in_tuples = self.out_features // self.algebra.size, self.in_features // self.algebra.size

@@ -69,3 +69,12 @@ def set_mask(module: nn.Module, name: str, keep: Tensor) -> None:
     parameter.masked_fill_(~keep, 0)
     if isinstance(module, Prunable):
         module.register_buffer(name + SUFFIX, keep.clone())
+
+
+def replace_parameter(module: nn.Module, name: str, new: nn.Parameter) -> None:
+    """Put another parameter in the place of one. What was pruned stays pruned."""
+    keep = get_mask(module, name)
+    setattr(module, name, new)  # not in `_parameters`, because recurrent layers keep a list of their weights in step
+    if keep is not None:
+        own = get_mask(module, name) if isinstance(new, LogTensor) else None  # of a padding row, say
+        set_mask(module, name, keep if own is None else keep & own)

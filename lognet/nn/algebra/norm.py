@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...tensor.functional import dense
-from ..parameters import check_bits, make_parameter, quantize_, write_
+from ..parameters import check_bits, quantize_parameters_, write_
 from .algebras import Algebra, tuples_in
 
 
@@ -32,7 +32,7 @@ class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
         tuples_in(num_features, algebra, "num_features")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.algebra, self.bits = algebra, check_bits(bits)
-        quantize_(self, bits)
+        quantize_parameters_(self, bits)
 
     def _check_input_dim(self, input: Tensor) -> None:
         super()._check_input_dim(input)
@@ -163,11 +163,12 @@ class AlgebraWhitening(nn.Module):
         self.eps, self.momentum, self.affine, self.track_running_stats = eps, momentum, affine, track_running_stats
         like = {"device": device, "dtype": dtype}
         if affine:
-            self.weight = make_parameter(self._identity(**like), bits)
-            self.bias = make_parameter(torch.zeros(num_features, **like), bits)
+            self.weight = nn.Parameter(self._identity(**like))
+            self.bias = nn.Parameter(torch.zeros(num_features, **like))
         else:
             self.register_parameter("weight", None)
             self.register_parameter("bias", None)
+        quantize_parameters_(self, bits)
         keep = track_running_stats
         self.register_buffer("running_mean", torch.zeros(num_features, **like) if keep else None)
         self.register_buffer("running_cov", self._identity(**like) if keep else None)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ...tensor.functional import Form, Steps, in_form
-from ..parameters import check_bits, check_dtype, glorot, make_parameter, write_
+from ..parameters import check_bits, check_dtype, glorot, quantize_parameters_, write_
 from .algebras import Algebra, tuples_in
 from .forms import columns_of
 from .linear import check_input
@@ -55,15 +55,15 @@ class _Recurrent(Prunable):
     def _add_parameters(self, input_size: int, suffix: str, device: Any, dtype: Any) -> None:
         for name, inputs in (("ih", input_size), ("hh", self._state_sizes[0])):
             weight = self._initial_weight(self.gates, self.hidden_size, inputs, device, dtype)
-            self.register_parameter(f"weight_{name}{suffix}", make_parameter(weight, self.bits))
+            self.register_parameter(f"weight_{name}{suffix}", nn.Parameter(weight))
             if self.bias:
                 zeros = torch.zeros(self.gates * self.hidden_size, device=device, dtype=dtype)
-                self.register_parameter(f"bias_{name}{suffix}", make_parameter(zeros, self.bits))
+                self.register_parameter(f"bias_{name}{suffix}", nn.Parameter(zeros))
             else:
                 self.register_parameter(f"bias_{name}{suffix}", None)
         if self.proj_size:
             weight = self._initial_weight(1, self.proj_size, self.hidden_size, device, dtype)
-            self.register_parameter(f"weight_hr{suffix}", make_parameter(weight, self.bits))
+            self.register_parameter(f"weight_hr{suffix}", nn.Parameter(weight))
 
     @property
     def _state_sizes(self) -> tuple[int, ...]:
@@ -167,6 +167,7 @@ class _Cell(_Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, bias, algebra, bits)
         self._add_parameters(input_size, "", device, dtype)
+        quantize_parameters_(self, bits)
 
     def _next(self, input: Tensor, hx: Any) -> State:
         if input.dim() not in (1, 2):
@@ -262,6 +263,7 @@ class _Layers(_Recurrent):
             width = input_size if layer == 0 else self._state_sizes[0] * len(self._directions)
             for direction in self._directions:
                 self._add_parameters(width, f"_l{layer}{direction}", device, dtype)
+        quantize_parameters_(self, bits)
 
     @property
     def _directions(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parameters import check_bits, quantize_
+from ..parameters import check_bits, quantize_parameters_
 from .algebras import Algebra, tuples_in
 from .forms import columns_of
 
@@ -238,8 +238,7 @@ class TupleLift(nn.Module):
             self.mlp = nn.Sequential(
                 nn.Linear(in_features, hidden, **like), nn.ReLU(), nn.Linear(hidden, others, **like)
             )
-        for layer in self.mlp:
-            quantize_(layer, bits)
+        quantize_parameters_(self, bits)
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[self.dim] != self.in_features:

@@ -11,48 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...quant.log_format import parameter_scale
 from ...quant.tracing import tracing
 from ...tensor.functional import dense, recomputed
-from ...tensor.log_tensor import LogTensor
 from ..sizes import check_count, check_padding_idx
 from .cost import check_impl
 from .sums import check_input, kronecker_linear, kronecker_rows, kronecker_sum, plus_bias
-
-
-def to_log_parameters(module: nn.Module, bits: int | None) -> None:
-    """Make every float parameter of a module a LogTensor parameter of `bits` bits; None leaves it as it is.
-
-    Structural zeros stay zero (`mask_structural_zeros`); an all-zero parameter starts on the ladder's last rung. Shared
-    parameters stay shared.
-    """
-    if bits is None:
-        return
-    made: dict[int, nn.Parameter] = {}
-    for owner in module.modules():
-        for name, p in list(owner.named_parameters(recurse=False, remove_duplicate=False)):
-            if isinstance(p, LogTensor):
-                continue
-            if p.is_meta:
-                raise ValueError(f"bits={bits} needs values to quantise, and {name} is on the meta device")
-            if id(p) not in made:
-                log = LogTensor.from_float(p, bits=bits, scale=parameter_scale(p))
-                mask_structural_zeros(owner, name, p, log)
-                made[id(p)] = nn.Parameter(log, requires_grad=p.requires_grad)
-            setattr(owner, name, made[id(p)])
-
-
-def mask_structural_zeros(owner: nn.Module, name: str, values: Tensor, log: LogTensor) -> None:
-    """Keep zero, by a mask, the exact zeros of a parameter whose module says that they mean something.
-
-    A ladder has no zero. The class attribute `structural_zeros` names such parameters: the rule A of a PHM layer, which
-    may be taken from an algebra. Zeros of one that is zero everywhere are a start and mean nothing.
-    """
-    if name not in getattr(owner, "structural_zeros", ()):
-        return
-    zero = values.detach() == 0
-    if bool(zero.any()) and not bool(zero.all()):
-        log.set_mask_(~zero)
 
 
 class FactoredLinear(nn.Module):

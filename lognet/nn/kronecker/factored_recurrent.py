@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ...tensor.functional import recomputed
+from ..parameters import quantize_parameters_
 from ..sizes import check_count
-from .factored import FactoredLinear, to_log_parameters
+from .factored import FactoredLinear
 from .sums import PreparedLinear, prepared_linear
 
 MakeLinear = Callable[[int, int], FactoredLinear]
@@ -68,7 +69,7 @@ class FactoredRNN(nn.Module):
                 value = torch.empty(self.gates * hidden_size, **factory)
                 self.register_parameter(prefix + name, nn.Parameter(value))
         self._reset_biases()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     @property
     def _directions(self) -> int:

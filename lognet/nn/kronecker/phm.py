@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ...tensor.functional import recomputed
 from ...tensor.log_tensor import LogTensor
+from ..parameters import quantize_parameters_
 from ..sizes import check_count, check_divides
-from .factored import FactoredLinear, to_log_parameters
+from .factored import FactoredLinear
 from .sums import check_input, kronecker_sum, nearest_kronecker_sum
 
 Rule = str | Tensor | None
@@ -134,7 +135,7 @@ class PHMLinear(FactoredLinear):
         self.S = nn.Parameter(torch.empty(n, out_features // n, in_features // n, **factory))
         self._make_bias(bias, factory)
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw S and the bias anew; the rule, which may be shared or given, stays."""
@@ -234,7 +235,7 @@ class _PHMConv(nn.Module):
         self.S = nn.Parameter(torch.empty(s_shape, **factory))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels, **factory)) if bias else None)
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def _each(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
         values = (value,) * self.dimensions if isinstance(value, int) else tuple(value)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..parameters import quantize_parameters_
 from ..sizes import check_count, check_divides
-from .factored import FactoredLinear, to_log_parameters
+from .factored import FactoredLinear
 from .phm import PHMLinear, Rule, make_rule
 from .shapeshifter import KroneckerLinear
 
@@ -60,7 +61,7 @@ class FactoredMultiheadAttention(nn.Module):
             self.q_proj = make_linear(embed_dim, embed_dim)
             self.k_proj, self.v_proj = make_linear(self.kdim, embed_dim), make_linear(self.vdim, embed_dim)
         self.out_proj = make_linear(embed_dim, embed_dim)
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.fused:
@@ -323,7 +324,7 @@ class PHMTransformerEncoderLayer(nn.TransformerEncoderLayer):
         self.self_attn = phm.attention(self.self_attn, fused)  # type: ignore[assignment]
         self.linear1 = phm.linear(d_model, dim_feedforward)  # type: ignore[assignment]
         self.linear2 = phm.linear(dim_feedforward, d_model)  # type: ignore[assignment]
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
 
 class PHMTransformerDecoderLayer(nn.TransformerDecoderLayer):
@@ -372,7 +373,7 @@ class PHMTransformerDecoderLayer(nn.TransformerDecoderLayer):
         self.multihead_attn = phm.attention(self.multihead_attn, fused)  # type: ignore[assignment]
         self.linear1 = phm.linear(d_model, dim_feedforward)  # type: ignore[assignment]
         self.linear2 = phm.linear(dim_feedforward, d_model)  # type: ignore[assignment]
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
 
 class PHMTransformerEncoder(nn.TransformerEncoder):
@@ -412,7 +413,7 @@ class PHMTransformerEncoder(nn.TransformerEncoder):
         layers = _stack(PHMTransformerEncoderLayer, num_layers, d_model, nhead, n, rule, share_rule, options)
         super().__init__(layers[0], 1, norm, enable_nested_tensor=False)
         self.layers, self.num_layers = nn.ModuleList(layers), num_layers
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
 
 class PHMTransformerDecoder(nn.TransformerDecoder):
@@ -448,7 +449,7 @@ class PHMTransformerDecoder(nn.TransformerDecoder):
         layers = _stack(PHMTransformerDecoderLayer, num_layers, d_model, nhead, n, rule, share_rule, options)
         super().__init__(layers[0], 1, norm)
         self.layers, self.num_layers = nn.ModuleList(layers), num_layers
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
 
 class PHMTransformer(nn.Transformer):
@@ -519,7 +520,7 @@ class PHMTransformer(nn.Transformer):
             batch_first=batch_first,
             **factory,
         )
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def _reset_parameters(self) -> None:
         """torch draws every matrix anew with Glorot's variance here, which factors must not have."""

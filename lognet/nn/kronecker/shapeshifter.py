@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..parameters import quantize_parameters_
 from ..sizes import check_count, factor_shapes
-from .factored import FactoredEmbedding, FactoredLinear, check_index, mask_padding, to_log_parameters
+from .factored import FactoredEmbedding, FactoredLinear, check_index, mask_padding
 from .sums import nearest_kronecker_sum, truncated_svd
 
 
@@ -68,7 +69,7 @@ class KroneckerLinear(FactoredLinear):
         self.B = nn.Parameter(torch.empty(rank, c, d, **factory))
         self._make_bias(bias, factory)
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw A, B and the bias anew."""
@@ -134,7 +135,7 @@ class LowRankLinear(FactoredLinear):
         self.V = nn.Parameter(torch.empty(rank, in_features, **factory))
         self._make_bias(bias, factory)
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw U, V and the bias anew."""
@@ -205,7 +206,7 @@ class KroneckerEmbedding(FactoredEmbedding):
         self.A = nn.Parameter(torch.empty(rank, a, b, device=device, dtype=dtype))
         self.B = nn.Parameter(torch.empty(rank, c, d, device=device, dtype=dtype))
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw A and B anew."""
@@ -263,7 +264,7 @@ class LowRankEmbedding(FactoredEmbedding):
         self.U = nn.Parameter(torch.empty(num_embeddings, rank, device=device, dtype=dtype))
         self.V = nn.Parameter(torch.empty(rank, embedding_dim, device=device, dtype=dtype))
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw U and V anew."""

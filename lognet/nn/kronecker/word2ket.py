@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...tensor.functional import recomputed
+from ..parameters import quantize_parameters_
 from ..sizes import check_count, check_padding_idx, integer_root
 from .cost import check_impl
-from .factored import FactoredEmbedding, check_index, mask_padding, to_log_parameters
+from .factored import FactoredEmbedding, check_index, mask_padding
 from .sums import check_input, nearest_kronecker_sum, tensor_product_tree
 
 
@@ -71,7 +72,7 @@ class Word2KetEmbedding(nn.Module):
         self.layer_norm = layer_norm
         self.v = nn.Parameter(torch.empty(num_embeddings, rank * order * self.q, device=device, dtype=dtype))
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw v anew."""
@@ -180,7 +181,7 @@ class Word2KetXSEmbedding(FactoredEmbedding):
         for j in range(order):
             setattr(self, f"F{j + 1}", nn.Parameter(torch.empty(rank, t, q, device=device, dtype=dtype)))
         self.reset_parameters()
-        to_log_parameters(self, bits)
+        quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
         """Draw the factors anew."""
