@@ -224,7 +224,9 @@ def test_depthwise_convolutions_where_their_groups_hold_whole_tuples():
 
 def test_other_obstacles():
     encoder = nn.TransformerEncoderLayer(16, 2, 32)
-    assert algebraize(encoder, "H")[1].kept["linear1"] == "TransformerEncoderLayer reads the weights of its layers itself"
+    assert (
+        algebraize(encoder, "H")[1].kept["linear1"] == "TransformerEncoderLayer reads the weights of its layers itself"
+    )
     _, over = algebraize(nn.Sequential(AlgebraLinear(8, 8, algebra="C")), "H")
     assert over.kept == {"0": "AlgebraLinear is over C already"}
     pair = nn.Linear(8, 8, dtype=torch.complex64)
