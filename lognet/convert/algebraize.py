@@ -1,4 +1,4 @@
-"""Conversion: the layers of an existing model to layers over an algebra."""
+"""The layers of an existing model replaced by layers over an algebra."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONVS: dict[type[nn.Module], Any] = {
 _GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _DEEP = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
 _HEADS = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
-# each layer that has a counterpart: that, and the arguments that they share, bias apart
+# for each layer that has a counterpart over an algebra: the counterpart, and the arguments of both, without bias
 _LAYERS: dict[type[nn.Module], tuple[Any, tuple[str, ...]]] = {
     nn.Linear: (AlgebraLinear, ("in_features", "out_features")),
     **{kind: (new, _GEOMETRY + ("output_padding",) * ("Transpose" in kind.__name__)) for kind, new in _CONVS.items()},
@@ -137,7 +137,7 @@ def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether it is a layer: it holds matrices or kernels itself, or did before it was parametrized."""
+    """Whether a module holds matrices or kernels itself, or did before it was parametrized."""
     own = list(module.parameters(recurse=False))
     return type(module) in _LAYERS or is_parametrized(module) or any(is_lazy(p) or p.dim() > 1 for p in own)
 
@@ -172,7 +172,7 @@ def _obstacle(model: nn.Module, name: str, module: nn.Module, users: dict[int, l
 
 
 def _hooks(module: nn.Module) -> Iterator[str]:
-    """The names of the hooks on a module and on its parameters: weight_norm, spectral_norm and pruning of torch too."""
+    """The names of the hooks on a module and on its parameters. torch's weight_norm, spectral_norm and pruning are hooks."""
     own = [getattr(module, registry, {}) for registry in _HOOKS]
     on_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
     own += [getattr(p, registry) or {} for p in module.parameters(recurse=False) for registry in on_tensors]

@@ -1,4 +1,4 @@
-"""Whole models with fewer parameters: their linear, embedding, attention and recurrent layers replaced by factored ones."""
+"""Whole models with fewer parameters: linear, embedding, attention and recurrent layers replaced by factored ones."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def compress(
 ) -> tuple[nn.Module, ConversionReport]:
     """Replace a model's Linear, Embedding, MultiheadAttention, LSTM and GRU layers by factored ones, in place.
 
-    Compress before `lognet.wrap` and before making the optimizer. Layers whose weights are tied (an output layer and
-    its embedding) become one factored table that they share; the output layer becomes a `TiedOutput`.
+    Compress before `lognet.wrap` and before making the optimizer. Layers that share a weight (an output layer and its
+    embedding) share one factored table afterwards, and the output layer becomes a `TiedOutput`.
 
     Args:
         model: any module.
@@ -41,9 +41,9 @@ def compress(
             from patterns, as in `lognet.wrap`, to one of them, or to None for layers to be left alone. The first pattern
             that matches a layer (of tied layers: any of them) holds.
         from_weights: start from the trained weights: every matrix becomes the nearest one of its new form, by a
-            truncated singular value decomposition (the result is exact where the rank suffices). Default: draw new
-            factors, as the thesis does, such that every matrix has the root mean square of the one before. Biases
-            stay in both cases; all parameters of a new layer have the requires_grad of the old weight.
+            truncated singular value decomposition (the result is exact if the rank suffices). Default: draw new factors,
+            as the thesis does, such that every matrix has the root mean square of the old one. Biases stay in both cases.
+            All parameters of a new layer have the requires_grad of the old weight.
         min_parameters: layers with a smaller weight are left alone, unless a pattern of the spec names them exactly.
         include, exclude: patterns of layers to replace, and not to; `exclude` wins. What holds for one of several tied
             layers holds for all.
@@ -122,7 +122,7 @@ def _rules(spec: Spec) -> dict[Pattern, Factorization | None]:
 
 
 def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Every layer that may be replaced, by all of its names; layers that share their weight together."""
+    """Groups of layers that may be replaced, as (name, layer). A group shares one weight; a layer has all of its names."""
     found: dict[int, list[tuple[str, nn.Module]]] = {}
     inside: set[int] = set()
     for name, module in model.named_modules(remove_duplicate=False):
@@ -142,7 +142,9 @@ def _make(name: str, layer: nn.Module, rule: Factorization, named: bool) -> nn.M
     except ValueError as error:
         raise ValueError(f"layer {shown_name(name)}: {error}") from None
     if new is None and named:
-        raise ValueError(f"layer {shown_name(name)}: {rule} has no replacement for {type(layer).__name__}; give another, or None")
+        raise ValueError(
+            f"layer {shown_name(name)}: {rule} has no replacement for {type(layer).__name__}; give another, or None"
+        )
     return None if new is None else new.train(layer.training).requires_grad_(weight.requires_grad)
 
 
@@ -184,12 +186,12 @@ def _replace(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> nn.
     return model
 
 
-# Starting values, from pairs of a factored layer and the matrix in whose place it stands.
+# Starting values, from pairs of a factored layer and the matrix that it replaces.
 
 
 @torch.no_grad()
 def _start(new: nn.Module, old: nn.Module, from_weights: bool) -> float | None:
-    """Fit every matrix of the new layer or give it the old one's size; the relative error over all if fitted."""
+    """Fit every matrix of the new layer, or scale it to the old one's root mean square; the relative error if fitted."""
     missed = total = 0.0
     for target, matrix in _PAIRS[next(kind for kind in _PAIRS if isinstance(old, kind))](new, old):
         if matrix.is_meta:
@@ -204,7 +206,7 @@ def _start(new: nn.Module, old: nn.Module, from_weights: bool) -> float | None:
 
 
 def _rescale(target: FactoredLinear | FactoredEmbedding, matrix: Tensor) -> None:
-    """Factors drawn for the variance that the layer's class has, multiplied so that it is the matrix's."""
+    """Multiply freshly drawn factors so that the root mean square of their product is that of the matrix."""
     drawn = 2 / (target.in_features + target.out_features) if isinstance(target, FactoredLinear) else 1.0
     ratio = (float(matrix.double().square().mean()) / drawn) ** 0.5
     factors = target.factors()[1:] if isinstance(target, PHMLinear) else target.factors()

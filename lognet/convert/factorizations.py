@@ -1,4 +1,4 @@
-"""What may stand in place of a torch layer: the rules that `lognet.compress` takes."""
+"""The rules that `lognet.compress` takes: which factored layer replaces a torch layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..nn.kronecker.word2ket import Word2KetXSEmbedding
 
 
 class Factorization(Protocol):
-    """What a rule of `compress` names: for each kind of layer its replacement, or None where there is none."""
+    """A rule of `compress`."""
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """A new layer for a torch layer; `options` are device and dtype."""
+        """A new layer for a torch layer, or None if the rule has none for its class. `options` are device and dtype."""
 
 
 @dataclass(frozen=True)

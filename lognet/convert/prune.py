@@ -2,7 +2,7 @@
 
 A pruned LogTensor weight has a bit of its own, one a tuple, that makes it exactly zero: the ladder has no zero. Madam
 leaves masked weights alone. A float weight is set to zero, its gradient there is held at zero, and it is set to zero
-again at each `Pruner.step`, since momentum may have moved it; its layer keeps the mask (see `masks`).
+again at each `Pruner.step`, because momentum may have moved it. Its layer keeps the mask (see `masks`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CRITERIA = ("frobenius", "det", "min_eigenvalue", "max_eigenvalue", "component")
 
 
 def tuple_scores(weight: Tensor, algebra: str | Algebra, criterion: str = "frobenius") -> Tensor:
-    """What decides which weights go first: those of the smallest score.
+    """The scores of weights; those with the smallest are pruned first.
 
     Args:
         weight: (*, A), float or LogTensor.
@@ -69,7 +69,7 @@ class ZhuGupta:
     """The cubic schedule of sparsity of Zhu and Gupta 2017.
 
     s(t) = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3 between t_0 = start * steps and t_1 = end * steps. Before
-    t_0 nothing is pruned and s is 0; behind t_1 it stays at s_f.
+    t_0 nothing is pruned and s is 0; after t_1 it stays at s_f.
 
     Args:
         sparsity: s_f, the share of weights pruned in the end, in [0, 1).
@@ -123,8 +123,8 @@ class ZhuGupta:
 class Pruner:
     """Prunes the algebra layers of a model, each to the schedule's sparsity, smallest scores first.
 
-    Call `step` after every step of the optimizer. What is pruned stays pruned, whoever pruned it: the pruned set belongs
-    to the model, and is kept by `copy.deepcopy`, state dicts, `lognet.wrap` and `lognet.unwrap`.
+    Call `step` after every step of the optimizer. What is pruned stays pruned, also what another Pruner has pruned: the
+    pruned set belongs to the model, and `copy.deepcopy`, state dicts, `lognet.wrap` and `lognet.unwrap` keep it.
 
     Args:
         model: the weights of its linear layers, convolutions and recurrent layers over algebras are pruned; norms,
@@ -206,7 +206,7 @@ class Pruner:
 
     @torch.no_grad()
     def _hold(self) -> None:
-        """Float weights: zero what is pruned, by whomever, and its gradient from now on."""
+        """Zero the pruned values of float weights, also those that another Pruner has pruned, and their gradients."""
         for _, module, name in self._weights(every=True):
             weight = module.get_parameter(name)
             keep = None if isinstance(weight, LogTensor) else get_mask(module, name)
@@ -227,7 +227,7 @@ class Pruner:
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; load the model's too, before or after."""
+        """Continue from a `state_dict`. The pruned set is in the model's state dict, which is loaded by itself."""
         self.steps = state["steps"]
 
 
@@ -246,8 +246,8 @@ def paper_exclusions(model: nn.Module) -> list[str]:
     """The names of the modules that the paper does not prune, for the `exclude` of a `Pruner`.
 
     These are the final linear layer, the first convolution, and what lifts inputs to tuples (`TupleLift`). First and
-    last are meant in the order in which the modules were registered, and among real layers and those over an algebra
-    alike: where the first convolution is a real one, all those over the algebra are pruned.
+    last are those in the order of registration, among real layers and layers over an algebra alike: if the first
+    convolution is real, all convolutions over the algebra are pruned.
 
     Args:
         model: any module; a model without linear layers or convolutions just has fewer names.

@@ -1,7 +1,7 @@
 """Few-bit activations and gradients: quantizers attached to the layers of a model.
 
-They are forward hooks, picklable callables without tensors, so that they go wherever the model goes: copies, spawned
-workers, compiled graphs. Only whole modules can be hooked; docs/quantizers.md says what that leaves out.
+Quantizers are forward hooks: picklable callables without tensors, so that they work in copies, spawned workers and
+compiled graphs of the model. Only whole modules can have hooks; docs/quantizers.md says what that leaves out.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
 
 _ATTRIBUTE = "_lognet_quantizers"
 Done = list[tuple[Tensor, Tensor]]
-"""Tensors met so far and what became of them: self-attention asks whether query, key and value are one object."""
+"""Tensors and what they were mapped to, because self-attention asks whether query, key and value are one object."""
 
 
 @dataclass(frozen=True)
 class LayerQuantizers:
-    """What is attached to one layer, and the handles to take it off again."""
+    """The quantizers of one layer, and the handles that remove them."""
 
     activation: Quantizer | None
     gradient: Quantizer | None
@@ -49,17 +49,17 @@ def set_quantizers(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> nn.Module:
-    """Say in which format the layers of a wrapped model take their activations and gradients, in place.
+    """Set the number formats of activations and gradients in the layers of a wrapped model, in place.
 
-    What was there is replaced; None is full precision. `lognet.wrap` does it for the layers that it wraps.
+    The new formats replace the old ones; None is full precision. `lognet.wrap` does it for the layers that it wraps.
 
     A layer is a module that has LogTensor parameters of its own and calls no such layers itself, as `nn.Linear`,
     `nn.Conv2d`, `nn.LayerNorm`, `nn.Embedding`, `nn.LSTM`; and `nn.MultiheadAttention`, as a whole.
 
-    - Activations: the floating tensors among a layer's arguments (but for masks) are rounded before it computes, in
-      training and in evaluation; of a layer that takes none, an embedding, the output is.
-    - Gradients: those of the layer's outputs are rounded before its backward pass, hence before the gradients of its
-      weights and of its inputs are computed from them.
+    - Activations: the floating tensors among a layer's arguments, except masks, are rounded before it computes, in
+      training and in evaluation. If a layer takes indices, as an embedding does, its output is rounded.
+    - Gradients: the gradients of the layer's outputs are rounded before its backward pass, and so before the gradients of
+      its weights and inputs are computed from them.
 
     Rounding itself has the gradient of the identity (straight-through). It simulates the precision: tensors keep their
     dtype, so it saves neither memory nor time.
@@ -67,8 +67,8 @@ def set_quantizers(
     Args:
         model: a module with LogTensor parameters.
         activation, gradient: a quantizer of `lognet.quant`; a number of bits, which means the log format; a name as
-            `lognet.quant.as_quantizer` reads it ("fixed8"); or None. What is made of bits or a name rounds activations
-            to the nearest and gradients at random without bias (``rounding="stochastic"``).
+            `lognet.quant.as_quantizer` reads it ("fixed8"); or None. A quantizer made from bits or a name rounds
+            activations to nearest, and gradients without bias (``rounding="stochastic"``).
         include, exclude: patterns as in `lognet.wrap`, which match layers; `exclude` wins. Other layers keep what they
             have.
 
@@ -116,13 +116,13 @@ def check_quantizers(
 
 
 def quantizers_of(model: nn.Module) -> dict[str, LayerQuantizers]:
-    """What is attached to the layers of a model, by their qualified names."""
+    """The quantizers of the layers of a model, by qualified name."""
     found = ((name, getattr(module, _ATTRIBUTE, None)) for name, module in model.named_modules())
     return {name: quantizers for name, quantizers in found if quantizers is not None}
 
 
 def describe_quantizers(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """What `quantizers_of` finds, as numbers, texts and None."""
+    """The result of `quantizers_of` as numbers, strings and None."""
     return {
         name: {which: q and q.describe() for which, q in (("activation", own.activation), ("gradient", own.gradient))}
         for name, own in quantizers_of(model).items()
@@ -149,14 +149,14 @@ def _layers(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
         else:
             parts.append(child)
     inner = [layer for part in parts for layer in _layers(part)]
-    if inner:  # it has parameters of its own at most beside its layers
+    if inner:  # a module with layers below it is no layer itself
         yield from inner
     elif any(p is not None for m in holders for p in m._parameters.values()):
         yield module, holders
 
 
 def attach(layer: nn.Module, activation: Quantizer | None, gradient: Quantizer | None) -> None:
-    """Hook quantizers to a layer in place of those that it has; none at all where both are None."""
+    """Replace the quantizers of a layer. None in both removes them."""
     detach(layer)
     handles = []
     if activation is not None:
@@ -169,7 +169,7 @@ def attach(layer: nn.Module, activation: Quantizer | None, gradient: Quantizer |
 
 
 def detach(layer: nn.Module) -> None:
-    """Take the quantizers off a layer, if it has any."""
+    """Remove the quantizers of a layer, if it has any."""
     own = getattr(layer, _ATTRIBUTE, None)
     if own is not None:
         for handle in own.handles:
@@ -183,7 +183,7 @@ class _Inputs:
 
     quantizer: Quantizer
     masks: frozenset[int | str]
-    """Positions and names of arguments that are no activations."""
+    """Positions and names of arguments that are not activations."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         done: Done = []
@@ -195,7 +195,7 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """The forward hook: outputs whose gradient is rounded; and which are rounded, where the first argument is an index."""
+    """The forward hook: rounds the gradients of outputs, and the outputs themselves if the first argument is an index."""
 
     activation: Quantizer | None
     gradient: Quantizer | None
@@ -209,7 +209,7 @@ class _Outputs:
 
 
 def _mapped(function: Callable[[Tensor], Tensor], value: Any, done: Done) -> Any:
-    """`function` of every floating tensor in a value, through tuples, lists and dicts; one that recurs is done once."""
+    """`function` of every floating tensor in tuples, lists and dicts. A tensor that occurs twice is mapped once."""
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             return value

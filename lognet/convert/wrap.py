@@ -38,41 +38,42 @@ def wrap(
 ) -> nn.Module:
     """Make every floating parameter of a model a LogTensor parameter, in place, and return the model.
 
-    Wrap before making the optimizer. Every layer gets the same width, output layer, biases and norms included,
-    unless told otherwise. Tied parameters stay tied and ``requires_grad`` stays; buffers are left alone.
+    Wrap before making the optimizer. Every layer gets the same width, output layer, biases and norms included, unless
+    `bits_for` says otherwise. Tied parameters stay tied, ``requires_grad`` stays, and buffers do not change.
 
     Args:
         model: any module.
         bits: B, bits of the exponent, 2 to 16.
         base_precision: eta_0 for all parameters, in nats. Default: ``lognet.quant.default_base_precision`` of each
             parameter's width.
-        p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, sigma its root mean square, so that a
-            trained model is never clipped. An all-zero parameter (a fresh bias) counts as sigma = 0.1, and its
-            zeros, which the ladder does not have, become the last rung: +-0.0047 at 8 bits.
-        init: "quantize" rounds the present values to their nearest rungs; "uniform" is the paper's start, rungs
-            uniform on the ladder below sigma* = p_scale * sigma with random signs.
+        p_scale: sigma* of a parameter is ``max(p_scale * sigma, max |x|)``, with sigma its root mean square, so that a
+            trained model is never clipped. A parameter that is zero everywhere (a fresh bias) counts as sigma = 0.1. Its
+            zeros become the last rung, +-0.0047 at 8 bits, because the ladder has no zero.
+        init: "quantize" rounds the present values to their nearest rungs. "uniform" is the paper's start: rungs are
+            uniform on the ladder below sigma* = p_scale * sigma, and signs are random.
         include, exclude: fnmatch patterns or module classes, one or several. A string matches a parameter by its
             qualified name (``"layers.0.weight"``, ``"*.bias"``) or by that of a module above it (``"encoder"``); a class
             matches all parameters below its instances. `exclude` wins.
         bits_for: widths by such patterns, ``{"*.bias": 12}``; the first pattern that matches holds.
-        seed: of the signs of zeros and of ``init="uniform"``.
-        sign_seed: draw the signs of every parameter of two or more dimensions from this seed, whatever they were:
-            for training from scratch with frozen signs (``Madam(sign_crossing=False)``), after which
+        seed: the signs of zeros and the values of ``init="uniform"`` are drawn from it.
+        sign_seed: draw the signs of every parameter of two or more dimensions from this seed, in place of those that it
+            has. It is for training from scratch with frozen signs (``Madam(sign_crossing=False)``), after which
             ``lognet.save(model, path, sign_seed=...)`` leaves those signs out. Default None: signs are kept.
-        activation, gradient: round what enters the wrapped layers, and the gradients of what leaves them, to a number
-            format; a quantizer of `lognet.quant`, bits (of the log format) or a name. See `lognet.set_quantizers`, which
-            also changes them later. Default None: full precision.
+        activation, gradient: the number formats to which the inputs of the wrapped layers, and the gradients of their
+            outputs, are rounded: a quantizer of `lognet.quant`, bits (of the log format) or a name. See
+            `lognet.set_quantizers`, which also changes them later. Default None: full precision.
 
     Raises:
         ValueError: NaN or infinity in a parameter, a parameter that is wrapped already or not yet initialised, a
-            pattern that matches nothing, tied parameters told to have two widths, `Embedding(sparse=True)`, an
-            argument out of bounds. Nothing is changed then.
+            pattern that matches nothing, two widths for tied parameters, `Embedding(sparse=True)`, an argument out of
+            bounds. Nothing is changed then.
         TypeError: a complex parameter or an argument of the wrong type.
         ImportError: a quantizer needs qtorch, which is missing or cannot be compiled.
 
-    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row; so do the zeros of
-    a PHM layer's rule taken from an algebra, and what `lognet.convert.prune` has pruned. A warning says if a Madam
-    already holds parameters of the model: it would go on moving the old ones. (Of other optimizers nobody knows.)
+    An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row. The zeros of a PHM
+    layer's rule that is taken from an algebra, and what `lognet.convert.prune` has pruned, stay zero too. A layer made
+    with ``bits=`` has the same bits as the float layer wrapped with the default seed. A warning says if a Madam holds
+    parameters of the model already, because it would go on moving the old ones; other optimizers cannot be asked.
     Gradients, hooks and attributes of the parameters are carried over.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).
@@ -122,9 +123,9 @@ def wrap(
 def unwrap(model: nn.Module) -> nn.Module:
     """Turn every LogTensor parameter of a model back into a float parameter, in place, and return the model.
 
-    The values are those that the LogTensors stood for, in the dtype that they reported; the pruned are zero, and a
-    `lognet.convert.prune.Pruner` goes on holding them there. Quantizers of activations and gradients are taken off. Make a new
-    optimizer.
+    The values are the decoded ones, in the dtype that the LogTensor reported. Pruned values are zero, and a
+    `lognet.convert.prune.Pruner` keeps them zero. Quantizers of activations and gradients are removed. Make a new
+    optimizer afterwards.
 
     Args:
         model: any module with LogTensor parameters.
@@ -152,7 +153,7 @@ def requantize(
 ) -> nn.Module:
     """Move the LogTensor parameters of a model to another width, in place, and return the model.
 
-    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder; quantizers of
+    Every parameter keeps its sigma*, signs and mask, and takes the nearest rungs of the new ladder. Quantizers of
     activations and gradients stay. Make a new optimizer afterwards.
 
     Args:

@@ -50,14 +50,14 @@ class Flops:
 def flops(model: nn.Module, *inputs: Any, **options: Any) -> Flops:
     """Run a model and count the real multiply-adds of its layers, which is what the paper calls FLOPs.
 
-    Counted: linear layers, convolutions, recurrent layers and cells, attention (its scores and averages too) and
-    whitening, of torch.nn and of lognet.nn; elementwise work, norms that fold into a neighbour, biases and embeddings
-    are not. A layer over an algebra takes `Algebra.multiplies` for each product of tuples; a factored layer what it
-    takes in the form that its cost model chooses for the number of inputs, the building of a matrix included. The
-    count is for the whole batch given: give a batch of one for the paper's numbers.
+    Linear layers, convolutions, recurrent layers and cells, attention (with its scores and averages) and whitening, of
+    torch.nn and of lognet.nn, are counted. Elementwise work, norms that fold into a neighbour, biases and embeddings are
+    not. A layer over an algebra takes `Algebra.multiplies` for each product of tuples. A factored layer takes the
+    multiply-adds of the form that its cost model chooses for the number of inputs, with the building of a matrix. The
+    count is for the whole batch: use a batch of one for the paper's numbers.
 
     Args:
-        model: any module; it runs once, in evaluation, without gradients, and is left as it was.
+        model: any module. It runs once, in evaluation, without gradients; its modes are restored.
         inputs, options: what it is called with.
 
     Returns:
@@ -161,7 +161,7 @@ def _whitening(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
     return output.numel() * module.algebra.size
 
 
-# Factored layers: what the cost model's choice costs for so many inputs, the building of a matrix included.
+# Factored layers: the multiply-adds of the form that the cost model chooses, with the building of a matrix.
 
 
 def _factored_linear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Honest bytes: what tensors, models and optimizers really hold in memory."""
+"""The bytes that tensors, models and optimizers hold in memory."""
 
 from __future__ import annotations
 

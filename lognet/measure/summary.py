@@ -1,4 +1,4 @@
-"""What a model costs in bytes and how its ladders fare, layer by layer."""
+"""The bytes and the use of the ladder of every parameter of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .memory import held_bytes
 
 @dataclass
 class Layer:
-    """One parameter. The percentages and the range are None for float parameters, the totals without an optimizer."""
+    """One parameter. What concerns the ladder is None for float parameters, and the counts are None without Madam."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Layer:
     stalled: float | None = None
     """% of moves so far that were rounded to nothing."""
     activation: str | None = None
-    """The format in which its layer takes its activations; None for full precision."""
+    """The format of its layer's activations; None for full precision."""
     gradient: str | None = None
     """The format of the gradients of its layer's outputs; None for full precision."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..quant.log_format import LogFormat
 from ..quant.random_bits import mix64
 from ..tensor.log_tensor import LogTensor
-from ..tensor.parameter import few_bit_parameter, held_parameters
+from ..tensor.parameter import HeldParameter, few_bit_parameter, held_parameters
 from ..tensor.recompute import autocast_dtype
 
 SEED = 0
@@ -41,6 +41,16 @@ def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
     for part in module.modules():
         if hasattr(part, "bits"):
             part.bits = bits  # type: ignore[assignment]
+
+
+def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
+    """A parameter of x's values: float, or with `bits` the LogTensor that `lognet.wrap` makes of it if it stands alone.
+
+    Raises:
+        ValueError: `bits` given and x on the meta device, or `bits` out of bounds.
+    """
+    held = HeldParameter(nn.Parameter(x))
+    return held.tensor if bits is None else few_bit_parameter(held, LogFormat(bits), mix64(SEED, 0))  # type: ignore[return-value]
 
 
 def check_bits(bits: int | None) -> int | None:

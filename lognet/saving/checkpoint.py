@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..convert.patterns import check_module
 from ..convert.quantizers import describe_quantizers
 from ..tensor.log_tensor import LogTensor
 from ..tensor.seeded_signs import check_sign_seed, drawn_signs, sign_keys
@@ -20,17 +21,16 @@ SHOWN = 5  # names or differences of one kind listed in a message
 def save(model: nn.Module, path: str | os.PathLike[str], *, sign_seed: int | None = None) -> None:
     """Save the parameters and buffers of a model, wrapped or not, in a safetensors file.
 
-    What `model.state_dict()` has is saved: LogTensors as their packed planes, with masks and scales, everything else as
-    it is, tied tensors once; and which quantizers the layers' activations and gradients have. The file has a version and
-    a checksum, holds no pickle, and can be read without lognet (docs/files.md). Until the moment when the new file stands
-    whole on the disk, the old one stays at `path`; a process killed in between leaves at most a file ``.NAME.*.tmp``
-    beside it.
+    The file holds all that `model.state_dict()` has: LogTensors as packed planes with masks and scales, other tensors as
+    they are, tied tensors once. It also names the quantizers of activations and gradients. It has a version and a
+    checksum, holds no pickle, and can be read without lognet (docs/files.md). It is written by
+    `lognet.saving.write_atomically`: the old file stays at `path` until the new one is whole on the disk.
 
     For the state of an optimizer, use `torch.save(optimizer.state_dict(), ...)`.
 
     Args:
         model: any module.
-        path: of the file, by custom ``*.safetensors``; its folder must exist.
+        path: of the file, usually ``*.safetensors``; its folder must exist.
         sign_seed: leave out the sign bits of all LogTensors of two or more dimensions, which `load` draws again from
             this seed: B bits a weight. They must still be those that ``lognet.wrap(model, sign_seed=...)`` drew.
 
@@ -48,7 +48,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, sign_seed: int | Non
     True
     >>> folder.cleanup()
     """
-    _check_module(model)
+    check_module(model)
     check_sign_seed(sign_seed)
     state = model.state_dict(keep_vars=True)
     keys: dict[str, int] = {}
@@ -72,9 +72,9 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load a file of `save` into a model, in place, and return the model.
 
     The model must be built and wrapped as the saved one was: the same names, shapes, ladders and ties, the same dtypes of
-    dense tensors, the same quantizers of activations and gradients (`lognet.set_quantizers`). (The dtype that a LogTensor
-    reports may differ: its codes do not depend on it.) Codes, scales and masks are taken over exactly, on whatever device
-    the model is; parameters stay the objects that they are, so an optimizer keeps them.
+    dense tensors, the same quantizers of activations and gradients (`lognet.set_quantizers`). The dtype that a LogTensor
+    reports may differ, because its codes do not depend on it. Codes, scales and masks are taken over exactly, on the
+    device of the model. Parameters stay the same objects, so an optimizer keeps them.
 
     Args:
         model: built and wrapped as the saved one was.
@@ -94,7 +94,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     ValueError: ...: weight has bits=8, base_precision=0.02166 in the file and bits=10, base_precision=0.005415 ...
     >>> folder.cleanup()
     """
-    _check_module(model)
+    check_module(model)
     (state, quantizers), own = read_file(path), model.state_dict(keep_vars=True)
     missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
     problems = [f"missing from the file: {_listed(missing, ', ')}"] if missing else []
@@ -112,7 +112,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 
 
 def _differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """What keeps tensors of a file from being loaded into those of the same name in a model, one line each."""
+    """Why tensors of a file cannot be loaded into those of the same name in a model, one line each."""
     problems = []
     first: dict[int, str] = {}
     for name in (name for name in own if name in state):
@@ -171,8 +171,3 @@ def _check_signs(name: str, tensor: LogTensor, key: int, sign_seed: int) -> None
             " lognet.wrap(model, sign_seed=...) and train with frozen signs, Madam(sign_crossing=False); or save"
             " without sign_seed, which keeps one bit a weight"
         )
-
-
-def _check_module(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -1,4 +1,4 @@
-"""The file format: tensors and the planes of LogTensors in safetensors, checked when read, replaced whole when written.
+"""The file format: tensors and the planes of LogTensors in safetensors, checked when read.
 
 docs/files.md describes it for readers without lognet. Nothing in such a file is executed: there is no pickle in it.
 """
@@ -26,7 +26,7 @@ from ..tensor.storage import LogStorage
 from .atomic import write_atomically
 
 VERSION = 1
-"""Of what this module writes. A reader refuses larger ones."""
+"""The version that this module writes. A reader refuses larger ones."""
 
 CHECKSUM = "lognet.sha256"
 Planes = dict[str, Tensor]
@@ -38,7 +38,7 @@ def write_file(
     sign_keys: Mapping[str, int],
     quantizers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write tensors by name, LogTensors as their planes; the file at `path` is the old one or the new one, whole.
+    """Write tensors by name, LogTensors as their planes, with `write_atomically`.
 
     Args:
         path: of the file; its folder must exist.
@@ -90,7 +90,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str
 
 
 def _packed(state: Mapping[str, Tensor], sign_keys: Mapping[str, int]) -> tuple[Planes, dict[str, Any]]:
-    """The planes to write and what to say of them."""
+    """The planes to write and their description."""
     planes: Planes = {}
     logs: dict[str, Any] = {}
     tied: dict[str, str] = {}
@@ -128,7 +128,7 @@ def _packed(state: Mapping[str, Tensor], sign_keys: Mapping[str, int]) -> tuple[
 
 
 def _unpacked(where: str, text: str, planes: Planes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The inverse of `_packed`, trusting nothing."""
+    """The inverse of `_packed`. It checks everything."""
     damaged = f"{where} is damaged: {{}}. Restore it from a copy, or save the model again"
     try:
         description = json.loads(text)

@@ -8,30 +8,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..convert.patterns import check_module
 from ..tensor.log_tensor import LogTensor
 
 
 def float_state_dicts(model: nn.Module) -> RemovableHandle:
-    """From now on let `model.state_dict()` hold decoded floats in place of LogTensors; the model itself stays wrapped.
+    """Make `model.state_dict()` hold decoded floats in place of LogTensors from now on; the model itself stays wrapped.
 
-    For libraries whose checkpoints hold bytes that they read from a tensor's memory, where a LogTensor's values are not:
-    ``save_pretrained`` and ``Trainer`` of transformers, ``Accelerator.save_state``, `safetensors.torch.save_model`. Such a
-    checkpoint is one of the unwrapped model, for ``from_pretrained`` and for everybody. Loaded into a model that was
-    built and wrapped as this one was, the values come back on the very same rungs: a ladder is given by bits,
-    base precision and scale, and training leaves all three as they are.
+    Some libraries save the bytes that they read from a tensor's memory, where a LogTensor has no floats: ``save_pretrained``
+    and ``Trainer`` of transformers, ``Accelerator.save_state``, `safetensors.torch.save_model`. With this, their checkpoint
+    is one of the unwrapped model, which ``from_pretrained`` and other tools read. Loaded into a model that was built and
+    wrapped as this one was, the values come back on the same rungs, because a ladder is given by bits, base precision and
+    scale, and training changes none of the three.
 
     Args:
         model: any module; only its own `state_dict` (and a parent's, for this part of it) changes.
 
     Returns:
-        A handle: its ``remove()`` ends this, and so does the end of a ``with`` block.
+        A handle. Its ``remove()`` ends the effect, and so does the end of a ``with`` block.
 
     Raises:
         TypeError: `model` is not a module.
 
-    Tied parameters stay one tensor under several names. LogTensors that report a dtype narrower than float32 are given in
-    float32, which tells the rungs of wide ladders apart. ``state_dict(keep_vars=True)``, which `lognet.save` uses, goes on
-    giving the parameters themselves.
+    Tied parameters stay one tensor under several names. LogTensors that report a dtype narrower than float32 are decoded in
+    float32, because narrower floats cannot tell the rungs of wide ladders apart. ``state_dict(keep_vars=True)``, which
+    `lognet.save` uses, still returns the parameters themselves.
 
     >>> import lognet
     >>> model = lognet.wrap(nn.Linear(4, 2))
@@ -41,8 +42,7 @@ def float_state_dicts(model: nn.Module) -> RemovableHandle:
     >>> type(model.state_dict()["weight"]).__name__
     'LogTensor'
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_module(model)
     return model.register_state_dict_post_hook(_decode)
 
 

@@ -1,6 +1,6 @@
-"""The pruned set of a layer's weights: the mask of a LogTensor, or one beside a float weight, held by its layer.
+"""The pruned set of a layer's weights: the mask of a LogTensor, or a buffer of the layer beside a float weight.
 
-Either way it goes where the weights go: through `copy.deepcopy`, state dicts, `lognet.wrap` and `lognet.unwrap`.
+`copy.deepcopy`, state dicts, `lognet.wrap` and `lognet.unwrap` keep it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Prunable(nn.Module):
     algebra: Algebra
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """torch's, with the masks aside: a fresh layer does not have their buffers yet."""
+        """torch's method without the masks, because a fresh layer does not have their buffers yet."""
         saved = {}
         for name in (name for name in self._parameters if prefix + name in state_dict):
             self._buffers.pop(name + SUFFIX, None)
@@ -39,7 +39,7 @@ class Prunable(nn.Module):
 
 
 def get_mask(module: nn.Module, name: str) -> Tensor | None:
-    """False where a parameter of a module is pruned, of its shape, with 1 last where whole tuples are; None if none is."""
+    """False where a parameter of a module is pruned, of its shape or with 1 last if whole tuples are; None if none is."""
     parameter = module._parameters[name]
     return _by_tuples(parameter) if isinstance(parameter, LogTensor) else module._buffers.get(name + SUFFIX)
 
@@ -57,7 +57,7 @@ def _by_tuples(x: Any) -> Tensor | None:
 def set_mask(module: nn.Module, name: str, keep: Tensor) -> None:
     """Prune a parameter: zero where `keep`, as `get_mask` returns it, is False.
 
-    Float parameters of modules that are not `Prunable` become zero there, and nothing remembers it.
+    Float parameters of modules that are not `Prunable` become zero there, but no mask is kept.
     """
     parameter = module._parameters[name]
     assert parameter is not None
