@@ -6,16 +6,9 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1, rule: bool = False) -> list[str]:
-    """The lines of a table whose columns are padded to one width each.
+    """The lines of a table. The first row is its heading, with a `rule` of dashes below it if asked.
 
-    Args:
-        rows: the cells; the first row is the heading.
-        left: columns that are aligned to the left; the others are aligned to the right.
-        rule: draw a line of dashes below the heading.
-
-    >>> print(*aligned([["name", "bytes"], ["a", "10"]]), sep="\\n")
-    name  bytes
-    a        10
+    The first `left` columns are aligned to the left, the others to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

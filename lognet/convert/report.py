@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -13,18 +12,22 @@ from ..text import aligned
 
 @dataclass
 class ReplacedLayer:
-    """One layer, or several that share a weight."""
+    """A replaced layer, or several that share a weight.
+
+    Attributes:
+        names: qualified names; that of the model itself is empty.
+        became: the class of the replacement.
+        before, after: parameters.
+        error: ||W - W'|| / ||W|| (Frobenius) over the layer's matrices; None if it was not measured.
+
+    No example: a `ConversionReport` shows it.
+    """
 
     names: tuple[str, ...]
-    """Of the modules that were replaced; several where they share their weight."""
     became: str
-    """The class of the replacement."""
     before: int
-    """Parameters before."""
     after: int
-    """Parameters after."""
     error: float | None = None
-    """||W - W'|| / ||W|| (Frobenius) over the layer's matrices; None if it was not measured."""
 
 
 @dataclass
@@ -32,9 +35,9 @@ class ConversionReport:
     """What became of the layers of a model; `print` it, or read its attributes.
 
     Attributes:
-        before, after: parameters of the whole model. Those of lazy modules are not counted.
-        layers: the replaced layers, each a `ReplacedLayer`.
-        kept: name of each other layer that has matrices, and why it stays as it is.
+        before, after: parameters of the whole model, without those of lazy modules.
+        layers: each a `ReplacedLayer`.
+        kept: name of each other layer that has matrices, and why it stays.
 
     >>> from lognet import algebraize
     >>> model, report = algebraize(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)), "H")
@@ -63,11 +66,10 @@ class ConversionReport:
 
 
 def shown_name(name: str) -> str:
-    """The name of a module in a message. The name of the model itself is empty."""
+    """The name of a module in a message."""
     return name or "(the model)"
 
 
 def count_parameters(*modules: nn.Module) -> int:
     """Parameters of modules, shared ones once, those of lazy modules not counted."""
-    every: Iterable[nn.Parameter] = {p for module in modules for p in module.parameters()}
-    return sum(p.numel() for p in every if not is_lazy(p))
+    return sum(p.numel() for p in {p for module in modules for p in module.parameters()} if not is_lazy(p))

@@ -214,22 +214,18 @@ def _check_widths(widths: Mapping[Pattern, int], base_precision: float | None) -
 
 def _check_parameter(p: HeldParameter) -> None:
     """Raise ValueError or TypeError if no LogTensor can take the place of a parameter."""
+    name, x = p.names[0], p.tensor
+    if isinstance(x, LogTensor):
+        raise ValueError(f"{name} is wrapped already; to change its width use lognet.requantize(model, bits=...)")
+    if isinstance(x, UninitializedParameter):
+        raise ValueError(f"{name} is not initialised yet; run the lazy module once on a sample before wrapping it")
+    if x.is_complex():
+        raise TypeError(f"{name} is complex ({x.dtype}); a ladder holds real numbers. Leave it out with exclude=")
     for holder in p.holders:
-        if isinstance(p.tensor, LogTensor):
-            raise ValueError(
-                f"{holder.name} is wrapped already; to change its width use lognet.requantize(model, bits=...)"
-            )
-        if isinstance(p.tensor, UninitializedParameter):
-            raise ValueError(
-                f"{holder.name} is not initialised yet; run the lazy module once on a sample before wrapping it"
-            )
-        if p.tensor.is_complex():
-            raise TypeError(
-                f"{holder.name} is complex ({p.tensor.dtype}); a ladder holds real numbers. Leave it out with exclude="
-            )
         if isinstance(holder.module, (nn.Embedding, nn.EmbeddingBag)) and holder.module.sparse:
             raise ValueError(
-                f"{holder.name} belongs to an embedding with sparse=True; LogTensors have dense gradients: set sparse=False"
+                f"{holder.name} belongs to an embedding with sparse=True, and LogTensors have dense gradients: set"
+                " sparse=False"
             )
 
 

@@ -20,8 +20,6 @@ from ..nn.kronecker.phm import PHMConv1d, PHMConv2d
 from ..nn.kronecker.phm_transformer import FactoredMultiheadAttention
 from ..nn.kronecker.sums import multiply_adds
 
-_RECURRENT = (nn.GRU, nn.LSTM, nn.RNN, AlgebraGRU, AlgebraLSTM)
-_CELLS = (nn.GRUCell, nn.LSTMCell, nn.RNNCell, AlgebraGRUCell, AlgebraLSTMCell)
 _ATTENTION = (nn.MultiheadAttention, AlgebraMultiheadAttention)
 
 
@@ -102,19 +100,7 @@ def _hook(counted: Flops, name: str, count: Counter) -> Callable[..., None]:
 
 
 def _counter(module: nn.Module) -> Counter | None:
-    if isinstance(module, (nn.Linear, AlgebraLinear)):
-        return _linear
-    if isinstance(module, TRANSPOSED_CONVOLUTIONS):
-        return _conv_transposed
-    if isinstance(module, CONVOLUTIONS):
-        return _conv
-    if isinstance(module, (*_RECURRENT, *_CELLS)):
-        return _recurrent
-    if isinstance(module, _ATTENTION):
-        return _attention
-    if isinstance(module, AlgebraWhitening):
-        return _whitening
-    return next((count for kind, count in _FACTORED.items() if isinstance(module, kind)), None)
+    return next((count for kind, count in _COUNTERS.items() if isinstance(module, kind)), None)
 
 
 def _products(weight: Tensor, module: nn.Module) -> int:
@@ -136,10 +122,8 @@ def _conv_transposed(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
 
 
 def _recurrent(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
-    x = _first(args, kwargs)
-    x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
     weights = [p for name, p in module.named_parameters() if name.startswith("weight")]
-    return sum(_products(w, module) for w in weights) * (x.numel() // x.shape[-1])
+    return sum(_products(w, module) for w in weights) * _inputs(args, kwargs)
 
 
 def _attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
@@ -151,9 +135,8 @@ def _attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
     else:
         e = module.embed_dim
         weights = [e * e, e * module.kdim, e * module.vdim, e * e]
-    batch = 1 if query.dim() == 2 else query.shape[0 if module.batch_first else 1]
-    maps = 2 * tokens(query) * (tokens(key) // batch) * module.embed_dim
-    return sum(w * tokens(x) for w, x in zip(weights, (query, key, value, query), strict=True)) + maps
+    projections = sum(w * tokens(x) for w, x in zip(weights, (query, key, value, query), strict=True))
+    return projections + _factored_attention(module, args, kwargs, output)
 
 
 def _whitening(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> int:
@@ -183,10 +166,8 @@ def _tied_output(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out
 
 
 def _factored_rnn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
-    x = _first(args, kwargs)
-    x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
     linears = [layer for layer in module.modules() if isinstance(layer, FactoredLinear)]
-    return sum(_factored(layer, x.numel() // x.shape[-1], module.impl) for layer in linears)
+    return sum(_factored(layer, _inputs(args, kwargs), module.impl) for layer in linears)
 
 
 def _factored_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
@@ -201,13 +182,27 @@ def _phm_conv(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output
     return kernel * (output.numel() // module.out_channels) + (0 if module.A is None else kernel * module.n)
 
 
-_FACTORED: dict[Any, Counter] = {
+_COUNTERS: dict[Any, Counter] = {
+    (nn.Linear, AlgebraLinear): _linear,
+    TRANSPOSED_CONVOLUTIONS: _conv_transposed,
+    CONVOLUTIONS: _conv,
+    (nn.GRU, nn.LSTM, nn.RNN, AlgebraGRU, AlgebraLSTM): _recurrent,
+    (nn.GRUCell, nn.LSTMCell, nn.RNNCell, AlgebraGRUCell, AlgebraLSTMCell): _recurrent,
+    _ATTENTION: _attention,
+    AlgebraWhitening: _whitening,
     FactoredLinear: _factored_linear,
     TiedOutput: _tied_output,
     FactoredRNN: _factored_rnn,
     FactoredMultiheadAttention: _factored_attention,
     (PHMConv1d, PHMConv2d): _phm_conv,
 }
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The number of vectors in the input of a recurrent layer."""
+    x = _first(args, kwargs)
+    x = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
+    return x.numel() // x.shape[-1]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -11,21 +11,6 @@ from torch import Tensor
 from ..tensor.log_tensor import LogTensor
 
 
-def storages(*holders: Any) -> dict[int, int]:
-    """The distinct memory blocks that `holders` hold, as {address: bytes}.
-
-    Args:
-        holders: tensors, modules (parameters and buffers), optimizers (their state) and containers or iterators of them.
-            Gradients are not counted.
-    """
-    found: dict[int, int] = {}
-    for tensor in _tensors(holders):
-        storage = tensor.untyped_storage()
-        if storage.nbytes():
-            found[storage.data_ptr()] = storage.nbytes()
-    return found
-
-
 def held_bytes(*holders: Any) -> int:
     """Bytes of memory that tensors, models and optimizers hold, shared blocks counted once.
 
@@ -38,7 +23,8 @@ def held_bytes(*holders: Any) -> int:
     >>> held_bytes(torch.zeros(10)), held_bytes(LogTensor.from_float(torch.ones(16), bits=8))
     (40, 22)
     """
-    return sum(storages(*holders).values())
+    storages = [tensor.untyped_storage() for tensor in _tensors(holders)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}.values())
 
 
 def _tensors(holder: Any) -> Iterator[Tensor]:

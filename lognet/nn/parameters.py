@@ -21,12 +21,8 @@ SEED = 0
 def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
     """Make every float parameter of a module a LogTensor parameter, in place, to the bit as `lognet.wrap` does.
 
-    A layer calls it at the end of its constructor. Parameters that are LogTensors already stay. The attribute `bits` of
-    the module and of its parts, where they have one, is set.
-
-    Args:
-        module: any module.
-        bits: B of the ladder, or None, which changes nothing.
+    A layer calls it at the end of its constructor. None changes nothing. LogTensor parameters stay as they are. The
+    attribute `bits` of the module and of its parts is set, if they have one.
 
     Raises:
         TypeError, ValueError: `bits` is not an int or out of bounds, a parameter is on the meta device.

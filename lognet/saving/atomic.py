@@ -12,8 +12,8 @@ from typing import BinaryIO
 def write_atomically(path: str | os.PathLike[str], data: bytes | str | Callable[[BinaryIO], object]) -> None:
     """Write a file so that `path` names the old file until the new one is whole on the disk.
 
-    An error leaves the old file and nothing else. A process that is killed leaves at most a temporary file ``.NAME.*.tmp``
-    beside it. The new name lasts through a power cut, where the system can sync folders.
+    An error leaves only the old file. A process that is killed leaves at most a temporary file ``.NAME.*.tmp`` beside it.
+    If the system can sync folders, the new name lasts through a power cut.
 
     Args:
         path: of the file; its folder must exist. A link stays a link, and the file that it names is replaced.
@@ -21,7 +21,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str | Callable[
 
     Raises:
         FileNotFoundError: there is no such folder.
-        OSError: the disk is full, say.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

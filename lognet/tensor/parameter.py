@@ -45,10 +45,7 @@ class HeldParameter:
 
 
 def held_parameters(model: nn.Module) -> list[HeldParameter]:
-    """The parameters of a model in the order of ``model.parameters()``, each once.
-
-    A module that is shared counts under all of its names.
-    """
+    """The parameters of a model in the order of ``model.parameters()``, each once, with all holders under all names."""
     held: dict[int, HeldParameter] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute, tensor in module._parameters.items():
