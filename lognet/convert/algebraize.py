@@ -21,21 +21,17 @@ from .report import ConversionReport, ReplacedLayer, count_parameters
 
 INITS = ("project", "glorot")
 
-_CONVS: dict[type[nn.Module], Any] = {
-    nn.Conv1d: conv.AlgebraConv1d,
-    nn.Conv2d: conv.AlgebraConv2d,
-    nn.Conv3d: conv.AlgebraConv3d,
-    nn.ConvTranspose1d: conv.AlgebraConvTranspose1d,
-    nn.ConvTranspose2d: conv.AlgebraConvTranspose2d,
-    nn.ConvTranspose3d: conv.AlgebraConvTranspose3d,
-}
+_CONVS = [f"Conv{transposed}{d}d" for transposed in ("", "Transpose") for d in (1, 2, 3)]
 _GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _DEEP = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
 _HEADS = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
 # for each layer that has a counterpart over an algebra: the counterpart, and the arguments of both, without bias
 _LAYERS: dict[type[nn.Module], tuple[Any, tuple[str, ...]]] = {
     nn.Linear: (AlgebraLinear, ("in_features", "out_features")),
-    **{kind: (new, _GEOMETRY + ("output_padding",) * ("Transpose" in kind.__name__)) for kind, new in _CONVS.items()},
+    **{
+        getattr(nn, name): (getattr(conv, f"Algebra{name}"), _GEOMETRY + ("output_padding",) * ("Transpose" in name))
+        for name in _CONVS
+    },
     nn.GRU: (recurrent.AlgebraGRU, _DEEP),
     nn.LSTM: (recurrent.AlgebraLSTM, _DEEP),
     nn.GRUCell: (recurrent.AlgebraGRUCell, ("input_size", "hidden_size")),

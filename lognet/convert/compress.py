@@ -68,18 +68,22 @@ def compress(
     (97088, 12736, ['KroneckerEmbedding', 'PHMLinear', 'PHMLinear'])
     """
     check_module(model)
-    rules = _rules(spec)
+    rules: Mapping[Pattern, Factorization | None] = spec if isinstance(spec, Mapping) else {"*": spec}
+    for rule in rules.values():
+        if (rule is not None or rules is not spec) and (not hasattr(rule, "replacement") or isinstance(rule, type)):
+            remedy = "or None" if rules is spec else "or a mapping to them"
+            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS {remedy}, got {rule!r}")
     check_count("min_parameters", min_parameters, least=0)
     groups = list(_groups(model))
     names = [name for group in groups for name, _ in group]
-    matcher = Matcher("spec", rules if isinstance(spec, Mapping) else (), model, names, "layer")
+    matcher = Matcher("spec", rules if names or rules is spec else (), model, names, "layer")
     choice = Choice(model, names, "layer", include, exclude)
     report = ConversionReport(count_parameters(model), 0)
     plan: list[tuple[list[tuple[str, nn.Module]], nn.Module, ReplacedLayer]] = []
     for group in groups:
         own = tuple(name for name, _ in group)
         head = next((layer for _, layer in group if isinstance(layer, nn.Embedding)), group[0][1])
-        pattern = matcher.first(own) if isinstance(spec, Mapping) else "*"
+        pattern = matcher.first(own)
         size = max(p.numel() for p in group[0][1].parameters())
         if (why := choice.why_not(own)) is None:
             if pattern is None:
@@ -88,7 +92,7 @@ def compress(
                 why = f"spec says None for {pattern if isinstance(pattern, str) else pattern.__name__}"
             elif size < min_parameters and pattern not in own:
                 why = f"its weight has {size:,} numbers, fewer than min_parameters={min_parameters:,}"
-            elif (new := _make(own[0], head, rule, isinstance(spec, Mapping) and isinstance(pattern, str))) is None:
+            elif (new := _make(own[0], head, rule, rules is spec and isinstance(pattern, str))) is None:
                 why = f"{rule} has no replacement for {type(head).__name__}"
             else:
                 error = _start(new, head, from_weights)
@@ -108,17 +112,6 @@ def compress(
             module.use_nested_tensor = False
     report.after = count_parameters(model)
     return model, report
-
-
-def _rules(spec: Spec) -> dict[Pattern, Factorization | None]:
-    rules: Mapping[Pattern, Factorization | None] = spec if isinstance(spec, Mapping) else {"*": spec}
-    for rule in rules.values():
-        if not (rule is None and isinstance(spec, Mapping)) and (
-            not hasattr(rule, "replacement") or isinstance(rule, type)
-        ):
-            remedy = "or None" if isinstance(spec, Mapping) else "or a mapping to them"
-            raise TypeError(f"spec takes Kronecker, PHM, LowRank, Word2KetXS {remedy}, got {rule!r}")
-    return dict(rules)
 
 
 def _groups(model: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:

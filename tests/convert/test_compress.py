@@ -300,7 +300,9 @@ def test_errors_change_nothing():
             torch.equal(v, state[name]) for name, v in model.state_dict().items()
         )
 
-    with pytest.raises(ValueError, match="spec: 'decoder' matches no layer; the model has embedding, output, attention"):
+    with pytest.raises(
+        ValueError, match="spec: 'decoder' matches no layer; the model has embedding, output, attention"
+    ):
         compress(model, {"linear": Kronecker(2), "decoder": Kronecker(2)})
     with pytest.raises(ValueError, match="layer attention: n=5 must divide embed_dim=16"):
         compress(model, {"linear": Kronecker(2), "attention": PHM(5)})

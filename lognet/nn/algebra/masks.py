@@ -76,5 +76,5 @@ def replace_parameter(module: nn.Module, name: str, new: nn.Parameter) -> None:
     keep = get_mask(module, name)
     setattr(module, name, new)  # not in `_parameters`, because recurrent layers keep a list of their weights in step
     if keep is not None:
-        own = get_mask(module, name) if isinstance(new, LogTensor) else None  # of a padding row, say
+        own = get_mask(module, name)  # of a padding row, say
         set_mask(module, name, keep if own is None else keep & own)
