@@ -127,15 +127,11 @@ def _differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
             )
         elif ours.shape != theirs.shape:
             problems.append(f"{name} has shape {tuple(theirs.shape)} in the file and {tuple(ours.shape)} in the model")
-        elif isinstance(ours, LogTensor) and isinstance(theirs, LogTensor):
-            if ours.format != theirs.format:
-                there, here = describe(theirs.format), describe(ours.format)
-                problems.append(f"{name} has {there} in the file and {here} in the model")
         elif isinstance(ours, LogTensor) or isinstance(theirs, LogTensor):
-            there, here = (
-                describe(t.format) if isinstance(t, LogTensor) else "no ladder (it is float)" for t in (theirs, ours)
-            )
-            problems.append(f"{name} has {there} in the file and {here} in the model")
+            ladders = [t.format if isinstance(t, LogTensor) else None for t in (theirs, ours)]
+            if ladders[0] != ladders[1]:
+                there, here = ("no ladder (it is float)" if ladder is None else describe(ladder) for ladder in ladders)
+                problems.append(f"{name} has {there} in the file and {here} in the model")
         elif ours.dtype != theirs.dtype:
             problems.append(f"{name} is {theirs.dtype} in the file and {ours.dtype} in the model")
         if isinstance(ours, Tensor):
