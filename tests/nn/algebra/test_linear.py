@@ -191,7 +191,7 @@ def test_autocast(name, dtype, bits):
         (lambda: AlgebraLinear(64, 64, algebra="H", layout="rows"), ValueError, "layout must be one of 'tuples', 'columns'"),
         (lambda: AlgebraLinear(64, 64, algebra="H", bits=1), ValueError, "bits must be from 2 to 16"),
         (lambda: AlgebraLinear(64, 64, algebra="H", bits="8"), TypeError, "bits must be None .* or an int, got '8'"),
-        (lambda: AlgebraLinear(64, 64, algebra="H", bits=8, device="meta"), ValueError, "weight is on the meta device, which has none"),
+        (lambda: AlgebraLinear(64, 64, algebra="H", bits=8, device="meta"), ValueError, "weight is on the meta device"),
         (lambda: AlgebraLinear(8, 8, algebra="H")(torch.ones(2, 12)), ValueError, r"in_features=8 last \(2 tuples of 4\)"),
         (lambda: algebra_linear(torch.ones(8), torch.ones(8, 8), "H"), ValueError, r"must be \(out_tuples, in_tuples, 4\)"),
         (lambda: AlgebraLinear(8, 8, algebra="H")(torch.ones(2, 8).double()), TypeError, "input is torch.float64 but"),
