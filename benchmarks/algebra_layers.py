@@ -110,11 +110,14 @@ def main() -> None:
     lines = [
         "# Layers over algebras against real layers",
         "",
-        f"`benchmarks/algebra_layers.py`, {datetime.date.today()}: forward and backward pass, float32, {THREADS} threads on"
-        f" {os.cpu_count()} cores ({platform.machine()}), PyTorch {torch.__version__.split('+')[0]}, load average {load:.1f}"
-        f" at the start. All layers of a table ran interleaved, {arguments.rounds} rounds; a ratio is the median over"
-        " rounds of the time over the real layer's in the same round. Multiply-adds are likewise relative. `columns` is"
-        ' `layout="columns"`, without the permutations on either side; `expanded` builds the real weight at each call.',
+        f"`benchmarks/algebra_layers.py` measured these layers on {datetime.date.today()}: forward and backward pass, float32,",
+        f"{THREADS} threads on {os.cpu_count()} cores ({platform.machine()}), PyTorch {torch.__version__.split('+')[0]}, load"
+        f" average {load:.1f} at the start. All layers of a table ran",
+        f"interleaved, in {arguments.rounds} rounds. A ratio is the median over rounds of the layer's time divided by the real layer's",
+        "time in the same round. Multiply-adds are relative to the real layer's too.",
+        "",
+        '`columns` is `layout="columns"`, without the permutations on either side. `expanded` builds the real weight at each',
+        "call.",
         "",
         f"## Linear, batch {batch}, width {width} real scalars",
         "",
