@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import statistics
+import textwrap
 import time
 from pathlib import Path
 
@@ -110,14 +111,17 @@ def main() -> None:
     lines = [
         "# Layers over algebras against real layers",
         "",
-        f"`benchmarks/algebra_layers.py` measured these layers on {datetime.date.today()}: forward and backward pass, float32,",
-        f"{THREADS} threads on {os.cpu_count()} cores ({platform.machine()}), PyTorch {torch.__version__.split('+')[0]}, load"
-        f" average {load:.1f} at the start. All layers of a table ran",
-        f"interleaved, in {arguments.rounds} rounds. A ratio is the median over rounds of the layer's time divided by the real layer's",
-        "time in the same round. Multiply-adds are relative to the real layer's too.",
+        textwrap.fill(
+            f"`benchmarks/algebra_layers.py` measured these layers on {datetime.date.today()}: forward and backward pass,"
+            f" float32, {THREADS} threads on {os.cpu_count()} cores ({platform.machine()}), PyTorch"
+            f" {torch.__version__.split('+')[0]}, load average {load:.1f} at the start. All layers of a table ran"
+            f" interleaved, in {arguments.rounds} rounds. A ratio is the median over rounds of the layer's time divided by"
+            " the real layer's time in the same round. Multiply-adds are relative to the real layer's too.",
+            120,
+        ),
         "",
-        '`columns` is `layout="columns"`, without the permutations on either side. `expanded` builds the real weight at each',
-        "call.",
+        '`columns` is `layout="columns"`, without the permutations on either side. `expanded` builds the real weight at',
+        "each call.",
         "",
         f"## Linear, batch {batch}, width {width} real scalars",
         "",

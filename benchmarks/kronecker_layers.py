@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +23,7 @@ from lognet.nn import KroneckerLinear, LowRankLinear, PHMLinear, Word2KetXSEmbed
 
 CLOCKS = {
     "wall": (time.perf_counter, "the wall clock"),
-    "cpu": (
-        time.thread_time,
-        "processor time, in which the machine's other work does not count",
-    ),
+    "cpu": (time.thread_time, "processor time, in which the machine's other work does not count"),
 }
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (1, 16, 256)
@@ -133,14 +131,17 @@ def main() -> None:
         [
             "# Factored layers: times",
             "",
-            "Forward passes without gradients, float32, in and out 1,024 features. The times are medians over interleaved turns of",
-            f"one run of `python -m benchmarks.kronecker_layers`, threads: {arguments.threads}, {platform.machine()}, PyTorch"
-            f" {torch.__version__}, by {CLOCKS[arguments.clock][1]}. In",
-            "a turn the fastest of five runs counts. A ratio is the median of the ratios within each turn, so it may differ from",
-            "the ratio of the medians.",
+            textwrap.fill(
+                "Forward passes without gradients, float32, in and out 1,024 features. The times are medians over"
+                " interleaved turns of one run of `python -m benchmarks.kronecker_layers`, threads:"
+                f" {arguments.threads}, {platform.machine()}, PyTorch {torch.__version__}, by"
+                f" {CLOCKS[arguments.clock][1]}. In a turn the fastest of five runs counts. A ratio is the median of the"
+                " ratios within each turn, so it may differ from the ratio of the medians.",
+                120,
+            ),
             "",
-            '"Built" computes the matrix at each call, "contracted" applies the factors one by one, and "auto" is the choice of',
-            "the cost model (`lognet.nn.CostModel`).",
+            '"Built" computes the matrix at each call, "contracted" applies the factors one by one, and "auto" is the',
+            "choice of the cost model (`lognet.nn.CostModel`).",
             "",
             *linear_table(arguments),
             "",
