@@ -62,8 +62,8 @@ PACKAGES = (
     *("lognet.convert", "lognet.measure", "lognet.saving"),  # their most used names stand in lognet too
     *("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"),
 )
-GUIDES = ("index", "sweep", "algebra", "kronecker", "files", "pytorch")
-MEASURED = ("quality", "benchmarks")
+GUIDES = ("index", "glossary", "sweep", "algebra", "kronecker", "files", "pytorch")
+MEASURED = ("quality", "benchmarks", "kernels-measured")
 PROJECT = ("CHANGELOG", "CONTRIBUTING", "docs/structure")
 NAVIGATION = """
 

@@ -1,12 +1,13 @@
-"""The documentation: its Python runs, its commands parse, its links lead somewhere, and the reference is complete.
+"""The documentation: its Python runs, its commands parse, its links and its lines hold, and the reference is complete.
 
-Pages are README.md, CONTRIBUTING.md, examples/paper/README.md and every Markdown file below docs/. Of their snippets
+Pages are README.md, CONTRIBUTING.md, examples/paper/README.md and every Markdown file below docs/:
 
 - ```` ```python ```` blocks of a page run in order, as one program, in an empty folder;
 - ```` ```python standalone ```` blocks run as files of their own, by an interpreter of their own;
 - a block of either kind whose first line is ``# not run by the tests: REASON`` is compiled only, and counted below;
 - ```` ```sh ```` blocks, indented commands and commands in backticks are parsed: make's targets and variables, modules
-  and their flags and choices, files, extras.
+  and their flags and choices, files, extras;
+- prose is wrapped at `WIDTH`.
 """
 
 import ast
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import types
+import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -266,6 +268,60 @@ def test_links_lead_somewhere(page):
         assert target.is_relative_to(ROOT), f"{link}: leads out of the repository"
         assert target.exists(), f"{link}: there is no such file"
         assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
+
+
+# Characters and lines
+
+WIDTH = 120
+GENERATED = {"docs/quality-tables.md"}  # tables and the warnings of training, as the command wrote them
+SOURCES = {".c", ".cff", ".cpp", ".h", ".in", ".md", ".py", ".svg", ".toml", ".txt"}
+FOLDERS = ("benchmarks", "docs", "examples", "lognet", "optim", "quant", "requirements", "tests")
+
+
+def too_long(text: str) -> list[str]:
+    """The lines of prose beyond `WIDTH`. Tables, blocks of code, and a single long word are not wrapped."""
+    prose = FENCE.sub("", text).splitlines()
+    return [s for s in prose if len(s) > WIDTH and " " in s.strip() and not s.startswith(("|", "    "))]
+
+
+def hidden(text: str) -> set[str]:
+    """The characters that no editor shows: control characters but for line breaks and tabs, and format characters."""
+    return {hex(ord(c)) for c in set(text) - set("\n\t") if unicodedata.category(c) in ("Cc", "Cf")}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
+def test_prose_is_wrapped(page):
+    if name_of(page) not in GENERATED:
+        assert not too_long(page.read_text())
+
+
+def test_sources_have_no_hidden_characters():
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files = [path for path in files if path.suffix in SOURCES or path.name in ("LICENSE", "Makefile")]
+    assert {ROOT / "README.md", ROOT / "quant/log_format.py"} <= set(files)
+    found = {name_of(path): hidden(path.read_bytes().decode()) for path in files}
+    assert not {name: characters for name, characters in found.items() if characters}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("word " * 24, 0),
+        ("word " * 25, 1),
+        ("- " + "word " * 25 + "\n  " + "word " * 25, 2),
+        ("| " + "word " * 30 + "|", 0),
+        ("```text\n" + "word " * 30 + "\n```\n", 0),
+        ("a" * 130, 0),
+    ],
+)
+def test_checker_of_lines(text, count):
+    assert len(too_long(text)) == count
+
+
+def test_checker_of_characters():
+    assert hidden("plain é ± text\n\tindented\n") == set()
+    assert hidden("a\x00b\x08c\rd\u200be\ufeff") == {"0x0", "0x8", "0xd", "0x200b", "0xfeff"}
 
 
 # The reference
