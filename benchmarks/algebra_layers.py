@@ -2,8 +2,8 @@
 
     python benchmarks/algebra_layers.py [--out docs/benchmarks-algebra.md] [--rounds 40]
 
-In every round each layer runs once, in an order that changes from round to round; a ratio is the median over rounds of
-a layer's time over the real layer's in the same round, so that a busy machine slows both sides alike.
+In every round each layer runs once, in an order that changes from round to round. A ratio is the median over rounds of
+a layer's time divided by the real layer's in the same round. So a busy machine slows both sides equally.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REQUIRED = {  # at most so many times the real layer
 
 
 class Expanded(torch.nn.Module):
-    """A layer by its dense expansion: the real weight is built at each call, then torch does the rest."""
+    """A layer by its dense expansion: it builds the real weight at each call and multiplies with torch."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()

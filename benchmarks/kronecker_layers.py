@@ -1,8 +1,8 @@
 """Times of the factored layers as ratios to torch's dense ones, all in one interleaved run.
 
 Run from a checkout: ``python -m benchmarks.kronecker_layers`` (half a minute; ``--write`` rewrites
-docs/benchmarks-kronecker.md). The forms to be compared take turns in one process, and every ratio is the median over
-turns of the ratio within a turn, so that a busy machine slows both sides alike.
+docs/benchmarks-kronecker.md). The compared forms take turns in one process. Every ratio is the median over turns
+of the ratio within a turn. So a busy machine slows both sides equally.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BATCHES = (1, 16, 256)
 def turns(runs: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each run in each of many turns, after two turns that do not count.
 
-    In a turn each runs five times, of which the fastest counts: on a machine with other work, the operating system
-    takes a thread away for longer than most of these runs last.
+    In a turn each runs five times and the fastest counts, because on a machine with other work the operating system
+    interrupts a thread for longer than most of these runs take.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     clock = CLOCKS[arguments.clock][0]

@@ -1,4 +1,4 @@
-"""What a killed run leaves: a checkpoint that is the old one or the new one, whole, and a log that agrees with it."""
+"""Checkpoints and logs of resumable runs. A killed run leaves a whole checkpoint, old or new, and a log that fits it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         write(file)
@@ -32,12 +32,12 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 class Log:
-    """JSON lines, one record each, with the step they belong to; those after the checkpoint are dropped on resuming."""
+    """JSON lines, one record each, with its step. Resuming drops the records after the checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
         if path.exists():
-            lines = path.read_text().split("\n")[:-1]  # what has no newline was cut off by the kill
+            lines = path.read_text().split("\n")[:-1]  # a line without a newline is incomplete
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             replace(path, lambda file: file.write("".join(line + "\n" for line in kept).encode()))
 
