@@ -43,7 +43,9 @@ def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
-    for name, panel in zip(tasks, panels, strict=False):  # tasks first, because zip takes one more from its first argument
+    for name, panel in zip(
+        tasks, panels, strict=False
+    ):  # tasks first, because zip takes one more from its first argument
         for label, found in curves(planner, TASKS[name]).items():
             finite = {rate: error for rate, error in found.items() if math.isfinite(error)}
             panel.plot(list(finite), list(finite.values()), "o-", label=label, color=COLORS[label], ms=3)
