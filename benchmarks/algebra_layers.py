@@ -2,8 +2,8 @@
 
     python benchmarks/algebra_layers.py [--out docs/benchmarks-algebra.md] [--rounds 40]
 
-In every round each layer runs once, in an order that changes from round to round; a ratio is the median over rounds of
-a layer's time over the real layer's in the same round, so that a busy machine slows both sides alike.
+In every round each layer runs once, in an order that changes from round to round. A ratio is the median over rounds of
+a layer's time divided by the real layer's in the same round. So a busy machine slows both sides equally.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import statistics
+import textwrap
 import time
 from pathlib import Path
 
@@ -30,7 +31,7 @@ REQUIRED = {  # at most so many times the real layer
 
 
 class Expanded(torch.nn.Module):
-    """A layer by its dense expansion: the real weight is built at each call, then torch does the rest."""
+    """A layer by its dense expansion: it builds the real weight at each call and multiplies with torch."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         super().__init__()
@@ -110,11 +111,17 @@ def main() -> None:
     lines = [
         "# Layers over algebras against real layers",
         "",
-        f"`benchmarks/algebra_layers.py`, {datetime.date.today()}: forward and backward pass, float32, {THREADS} threads on"
-        f" {os.cpu_count()} cores ({platform.machine()}), PyTorch {torch.__version__.split('+')[0]}, load average {load:.1f}"
-        f" at the start. All layers of a table ran interleaved, {arguments.rounds} rounds; a ratio is the median over"
-        " rounds of the time over the real layer's in the same round. Multiply-adds are likewise relative. `columns` is"
-        ' `layout="columns"`, without the permutations on either side; `expanded` builds the real weight at each call.',
+        textwrap.fill(
+            f"`benchmarks/algebra_layers.py` measured these layers on {datetime.date.today()}: forward and backward pass,"
+            f" float32, {THREADS} threads on {os.cpu_count()} cores ({platform.machine()}), PyTorch"
+            f" {torch.__version__.split('+')[0]}, load average {load:.1f} at the start. All layers of a table ran"
+            f" interleaved, in {arguments.rounds} rounds. A ratio is the median over rounds of the layer's time divided by"
+            " the real layer's time in the same round. Multiply-adds are relative to the real layer's too.",
+            120,
+        ),
+        "",
+        '`columns` is `layout="columns"`, without the permutations on either side. `expanded` builds the real weight at',
+        "each call.",
         "",
         f"## Linear, batch {batch}, width {width} real scalars",
         "",

@@ -1,8 +1,8 @@
 """Times of the factored layers as ratios to torch's dense ones, all in one interleaved run.
 
 Run from a checkout: ``python -m benchmarks.kronecker_layers`` (half a minute; ``--write`` rewrites
-docs/benchmarks-kronecker.md). The forms to be compared take turns in one process, and every ratio is the median over
-turns of the ratio within a turn, so that a busy machine slows both sides alike.
+docs/benchmarks-kronecker.md). The compared forms take turns in one process. Every ratio is the median over turns
+of the ratio within a turn. So a busy machine slows both sides equally.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +23,7 @@ from lognet.nn import KroneckerLinear, LowRankLinear, PHMLinear, Word2KetXSEmbed
 
 CLOCKS = {
     "wall": (time.perf_counter, "the wall clock"),
-    "cpu": (
-        time.thread_time,
-        "processor time, in which the machine's other work does not count",
-    ),
+    "cpu": (time.thread_time, "processor time, in which the machine's other work does not count"),
 }
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (1, 16, 256)
@@ -34,8 +32,8 @@ BATCHES = (1, 16, 256)
 def turns(runs: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each run in each of many turns, after two turns that do not count.
 
-    In a turn each runs five times, of which the fastest counts: on a machine with other work, the operating system
-    takes a thread away for longer than most of these runs last.
+    In a turn each runs five times and the fastest counts, because on a machine with other work the operating system
+    interrupts a thread for longer than most of these runs take.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     clock = CLOCKS[arguments.clock][0]
@@ -133,12 +131,16 @@ def main() -> None:
         [
             "# Factored layers: times",
             "",
-            "Forward passes without gradients, float32, in and out 1,024 features. Medians over interleaved turns of one",
-            f"run of `python -m benchmarks.kronecker_layers`, threads: {arguments.threads}, {platform.machine()},",
-            f"PyTorch {torch.__version__}, by {CLOCKS[arguments.clock][1]}.",
-            "In a turn the fastest of five runs counts. A ratio is the median of the ratios within each turn; it may",
-            "differ from the ratio of the medians.",
-            '"Built" materialises the matrix at each call, "contracted" applies the factors one by one, "auto" is the',
+            textwrap.fill(
+                "Forward passes without gradients, float32, in and out 1,024 features. The times are medians over"
+                " interleaved turns of one run of `python -m benchmarks.kronecker_layers`, threads:"
+                f" {arguments.threads}, {platform.machine()}, PyTorch {torch.__version__}, by"
+                f" {CLOCKS[arguments.clock][1]}. In a turn the fastest of five runs counts. A ratio is the median of the"
+                " ratios within each turn, so it may differ from the ratio of the medians.",
+                120,
+            ),
+            "",
+            '"Built" computes the matrix at each call, "contracted" applies the factors one by one, and "auto" is the',
             "choice of the cost model (`lognet.nn.CostModel`).",
             "",
             *linear_table(arguments),

@@ -1,8 +1,8 @@
 """How `make docs` turns README.md, these pages and the docstrings into a site: Sphinx, with MyST for the Markdown.
 
-The pages are plain Markdown with relative links, and read on a code-hosting site as they are. What they lack there is
-added here: the navigation, and links from every name in backticks to its reference. A name below `lognet.` that does
-not exist is a warning, and warnings are errors. The source folder is the repository itself: sphinx -c docs . build/docs
+The pages are plain Markdown with relative links, so that a code-hosting site shows them too. This file adds the
+navigation, and links from every public name in backticks to its reference. A name below `lognet.` that does not exist
+gives a warning, and warnings are errors. The source folder is the repository itself: sphinx -c docs . build/docs
 """
 
 import importlib
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import lognet  # noqa: E402
 
 project, author, release = "lognet", "The lognet authors", lognet.__version__
-copyright = author  # its line at the foot of a page
+copyright = author  # the line at the foot of a page
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -43,13 +43,13 @@ exclude_patterns = [
     *(path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("docs", "examples")),
 ]
 
-myst_heading_anchors = 4  # links to #headings as a code-hosting site makes them
+myst_heading_anchors = 4  # anchors of headings as on a code-hosting site
 myst_links_external_new_tab = False
 
 default_role = "code"  # `name` in a docstring, as in Markdown
 autosummary_generate = False
 autodoc_member_order = "bysource"
-autodoc_inherit_docstrings = False  # torch's methods are documented there
+autodoc_inherit_docstrings = False  # torch documents its own methods
 autodoc_default_options = {"members": True, "inherited-members": "Module,Optimizer,Tensor,TensorBase,object"}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -59,11 +59,11 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
 PACKAGES = (
-    *("lognet.convert", "lognet.measure", "lognet.saving"),  # their most used names stand in lognet too
+    *("lognet.convert", "lognet.measure", "lognet.saving"),  # lognet has their most used names too
     *("lognet", "lognet.models", "lognet.nn", "lognet.optim", "lognet.quant", "lognet.sweep"),
 )
-GUIDES = ("index", "sweep", "algebra", "kronecker", "files", "pytorch")
-MEASURED = ("quality", "benchmarks")
+GUIDES = ("index", "glossary", "sweep", "algebra", "kronecker", "files", "pytorch")
+MEASURED = ("quality", "benchmarks", "kernels-measured")
 PROJECT = ("CHANGELOG", "CONTRIBUTING", "docs/structure")
 NAVIGATION = """
 
@@ -79,7 +79,7 @@ log = logging.getLogger(__name__)
 
 
 def add_navigation(app: Sphinx, page: str, source: list[str]) -> None:
-    """The first page lists all others; pages that nobody thought of come among the guides."""
+    """The first page lists all others. A page that is in none of the lists above counts as a guide."""
     if page != root_doc:
         return
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {Path(page).stem for page in PROJECT}
@@ -101,7 +101,7 @@ def add_front_door(app: Sphinx, exception: Exception | None) -> None:
 
 
 class Api(SphinxDirective):
-    """```{api} MODULE`` and names, one a line: a table of them with their first sentences, then each in full."""
+    """```{api} MODULE`` and names, one a line, become a table with first sentences, and then the full entries."""
 
     required_arguments = 1
     has_content = True
@@ -119,7 +119,7 @@ class Api(SphinxDirective):
 
 
 def link_names(app: Sphinx, doctree: nodes.document) -> None:
-    """Every name in backticks that lognet publishes becomes a link to its reference; one that does not exist, a warning."""
+    """Link every public name in backticks to its reference, and warn of names that do not exist."""
     public = public_names()
     for literal in list(doctree.findall(nodes.literal)):
         name = literal.astext().split("(")[0]
@@ -135,7 +135,7 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def public_names() -> dict[str, str]:
-    """Name as written, in full or by itself -> name in the reference, which has each object once."""
+    """Map a name as written, in full or alone, to its name in the reference, which has each object once."""
     published = [
         (f"{package}.{name}", name, getattr(importlib.import_module(package), name))
         for package in PACKAGES
@@ -149,7 +149,7 @@ def public_names() -> dict[str, str]:
     return names | {full: home[id(value)] for full, _, value in published}
 
 
-NO_PYTHON = {"lognet.sha256"}  # an entry of our files
+NO_PYTHON = {"lognet.sha256"}  # an entry in the files of lognet.save
 
 
 def exists(name: str) -> bool:
@@ -163,8 +163,8 @@ def exists(name: str) -> bool:
 
 
 def escape(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings write (*, features), |w| and fit_ as they are; reStructuredText would read them as markup."""
-    for i in reversed(range(len(lines) - 1)):  # napoleon wants the names of an entry in one line
+    """Escape (*, features), |w| and fit_ in docstrings, because reStructuredText would read them as markup."""
+    for i in reversed(range(len(lines) - 1)):  # napoleon needs the names of an entry in one line
         if re.fullmatch(r" {4,}\w+(, \w+)*,", lines[i]):
             lines[i : i + 2] = [f"{lines[i]} {lines[i + 1].strip()}"]
     literal, indent = False, 0  # in an example or a formula

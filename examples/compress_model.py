@@ -1,4 +1,4 @@
-"""A trained model, its layers replaced by factored ones fitted to it, then wrapped: ``python examples/compress_model.py``."""
+"""Replace the layers of a trained model by fitted factored ones, then wrap it: ``python examples/compress_model.py``."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -25,7 +25,7 @@ def train(model, steps):
 
 
 def main():
-    """(bytes, accuracy) of the float model, and of the one that is factored and in 8 bits."""
+    """(accuracy, bytes) of the float model, and of the factored model in 8 bits."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
     found = [(train(model, 100), lognet.held_bytes(model))]

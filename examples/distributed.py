@@ -1,4 +1,4 @@
-"""Handwritten digits on several processes, with torch's own engines. Run it again, and it goes on from its checkpoint.
+"""Handwritten digits on several processes, with torch's own engines. A second run resumes from the checkpoint.
 
     torchrun --nproc-per-node 2 examples/distributed.py                  # FSDP2: each process holds a part of the weights
     torchrun --nproc-per-node 2 examples/distributed.py --engine ddp     # each holds all of them
@@ -29,7 +29,7 @@ BATCH = 64
 
 
 def build(engine, bits, device):
-    """The model and its optimizer. All processes start from the same weights: they seed, build and wrap alike."""
+    """The model and its optimizer. All processes seed, build and wrap alike, so they start from the same weights."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 10)
@@ -47,12 +47,12 @@ def build(engine, bits, device):
 
 
 def newest(folder):
-    """The number of steps of the newest checkpoint that is complete: its .metadata is written last."""
+    """The number of steps of the newest complete checkpoint. Its .metadata is written last."""
     return max((int(path.parent.name) for path in Path(folder).glob("*/.metadata")), default=0)
 
 
 def train(engine="fsdp", bits=8, steps=300, every=100, folder="checkpoints", stop=None, device="cpu"):
-    """Train, or go on, to `steps`; `stop` ends earlier, as a machine might. Returns the model and its accuracy."""
+    """Train or resume up to `steps`; `stop` ends earlier, like a crash. Returns the model and its accuracy."""
     device, rank, world = torch.device(device), dist.get_rank(), dist.get_world_size()
     digits = load_digits()
     model, optimizer = build(engine, bits, device)
@@ -65,7 +65,7 @@ def train(engine="fsdp", bits=8, steps=300, every=100, folder="checkpoints", sto
             print(f"going on from step {done}")
     for step in range(done, steps if stop is None else stop):
         batch = torch.randint(len(digits.train_x), (BATCH,), generator=torch.Generator().manual_seed(step))
-        own = batch[rank::world]  # of the batch, which is the same however many processes share it
+        own = batch[rank::world]  # this process's share; the batch is the same for any number of processes
         for group in optimizer.param_groups:
             group["lr"] = optimizer.defaults["lr"] * (1 - step / steps)
         optimizer.zero_grad()

@@ -45,7 +45,7 @@ def one_term_is_orthogonal(m: int) -> tuple[int, int, float]:
 def ranks_of_stacks(m: int, depths: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """For each depth, the rank of a stack of rank-1 layers and of single Kronecker terms, of equally many parameters.
 
-    The low-rank layers are random, at their best; the Kronecker terms are orthogonal, one of the things they can be.
+    The low-rank layers are random, which gives them their largest rank. The Kronecker terms are orthogonal.
     """
     found = []
     n, identity = m * m, torch.eye(m * m, dtype=torch.float64)
@@ -71,8 +71,8 @@ def givens_layers(m: int, k: int, q: int, angle: float) -> nn.Sequential:
     """Layers of two Kronecker terms each, one or three of them, whose product is `givens(m * m, k, q, angle)`.
 
     Theorem 2's construction. With k = kappa m + lambda and q = pi m + rho (from 0), axes that share kappa = pi or
-    lambda = rho need one layer. Otherwise V = P (x) 1_lambda + I (x) (I - 1_lambda) carries block kappa to block pi
-    for the second index lambda alone, there the first case applies, and V^T carries it back.
+    lambda = rho need one layer. Otherwise V = P (x) 1_lambda + I (x) (I - 1_lambda) maps block kappa to block pi
+    for the second index lambda alone. There the first case applies, and V^T maps it back.
     """
     kappa, lam = divmod(k, m)
     pi, rho = divmod(q, m)
@@ -106,10 +106,10 @@ def every_givens_rotation(m: int, angle: float) -> tuple[int, int, float]:
 
 
 def orthogonal_from_layers(m: int) -> tuple[int, float]:
-    """A random rotation as a product of such layers: how many, and the largest error of any entry."""
+    """A random rotation as a product of such layers: the number of layers, and the largest error of any entry."""
     n = m * m
     target = random_orthogonal(n)
-    target[:, 0] *= torch.linalg.det(target).sign()  # a rotation: Givens rotations reach those
+    target[:, 0] *= torch.linalg.det(target).sign()  # make it a rotation, a product of Givens rotations
     rest, layers = target.clone(), []
     for column in range(n):
         for row in range(n - 1, column, -1):

@@ -1,4 +1,4 @@
-"""Madam in the place of torch.optim.Adam, on float weights: ``python examples/replace_optimizer.py``."""
+"""Madam instead of torch.optim.Adam, on float weights: ``python examples/replace_optimizer.py``."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -27,4 +27,4 @@ def train(make_optimizer, steps=200):
 
 if __name__ == "__main__":
     print(f"Adam:  {train(lambda params: torch.optim.Adam(params, lr=0.003)):.3f}")
-    print(f"Madam: {train(Madam):.3f}")  # at its default rate: a relative change, so Adam's does not carry over
+    print(f"Madam: {train(Madam):.3f}")  # default lr: it is a relative change, so Adam's lr does not apply

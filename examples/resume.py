@@ -27,7 +27,7 @@ def train(model, optimizer, steps):
 
 
 def main(folder):
-    """Whether 20 steps, and 10 steps, a stop and 10 more, give the same codes."""
+    """Whether 20 steps give the same codes as 10 steps, a stop and 10 more."""
     straight, optimizer = start()
     train(straight, optimizer, 20)
 

@@ -19,7 +19,7 @@ def train(steps=120):
         nn.Flatten(), nn.Linear(16 * 16, 10),
     )  # fmt: skip
     lognet.wrap(model, bits=8, exclude=nn.BatchNorm2d, bits_for={"5.*": 12})  # in place, before the optimizer is made
-    optimizer = Madam(model.parameters(), state_bits=4)  # its two averages in 4 bits each, too
+    optimizer = Madam(model.parameters(), state_bits=4)  # its two averages have 4 bits each
     for _ in range(steps):
         batch = torch.randint(1497, (64,))
         optimizer.zero_grad()

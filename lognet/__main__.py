@@ -13,7 +13,7 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 2 for a wrong request, as everywhere."""
+    """Run a command and return its exit code; 2 means a wrong request."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] == "sweep":
         from .sweep.cli import main as sweep

@@ -1,12 +1,13 @@
-"""The documentation: its Python runs, its commands parse, its links lead somewhere, and the reference is complete.
+"""The documentation: its Python runs, its commands parse, its links and its lines hold, and the reference is complete.
 
-Pages are README.md, CONTRIBUTING.md, examples/paper/README.md and every Markdown file below docs/. Of their snippets
+Pages are README.md, CONTRIBUTING.md, examples/paper/README.md and every Markdown file below docs/:
 
 - ```` ```python ```` blocks of a page run in order, as one program, in an empty folder;
 - ```` ```python standalone ```` blocks run as files of their own, by an interpreter of their own;
 - a block of either kind whose first line is ``# not run by the tests: REASON`` is compiled only, and counted below;
 - ```` ```sh ```` blocks, indented commands and commands in backticks are parsed: make's targets and variables, modules
-  and their flags and choices, files, extras.
+  and their flags and choices, files, extras;
+- prose is wrapped at `WIDTH`.
 """
 
 import ast
@@ -19,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import types
+import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -44,7 +46,7 @@ def name_of(page: Path) -> str:
 
 
 def snippets(text: str, language: str) -> list[str]:
-    """The blocks of a language, each behind as many empty lines as it has above it: errors then give the page's lines."""
+    """The blocks of a language, each after as many empty lines as it has lines above it, so that errors give the page's lines."""
     found = [m for m in FENCE.finditer(text) if m[2] == language]
     return ["\n" * text.count("\n", 0, m.start(3)) + m[3] for m in found]
 
@@ -54,7 +56,7 @@ def is_run(snippet: str) -> bool:
 
 
 def together(blocks: list[str]) -> str:
-    """One program of several blocks, each at its own lines."""
+    """One program of several blocks, each at its own line numbers."""
     program = ""
     for block in blocks:
         program += block[program.count("\n") :]
@@ -71,7 +73,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     source = together([block for block in snippets(text, "python") if is_run(block)])
     code = compile(source, str(page), "exec")
     script = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", script)  # where pickle looks for what the page defines
+    monkeypatch.setitem(sys.modules, "__main__", script)  # where pickle looks for the page's definitions
     exec(code, vars(script))
     for number, block in enumerate(filter(is_run, snippets(text, "python standalone"))):
         file = tmp_path / f"standalone_{number}.py"
@@ -105,7 +107,7 @@ def test_every_block_says_what_it_is(page):
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every command of a page, environment variables before it and comments behind it left out."""
+    """The words of every command of a page, without environment variables and comments."""
     lines = [line for block in snippets(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
     prose = FENCE.sub("", text)
     known = r"(?:make|python3?|lognet|pip|torchrun)"
@@ -135,13 +137,13 @@ def main_of(module: str) -> Path | None:
 
 
 def ask_for_help(main: Path | str, words: list[str], capsys) -> str:
-    """What a file or module prints for these words and ``--help``: it has then parsed them, and does nothing else."""
+    """The help that a file or module prints for these words and ``--help``. It parses the words and does nothing else."""
     folder = [str(main.parent)] if isinstance(main, Path) else []
     before, path, argv = dict(sys.modules), sys.path, sys.argv
     sys.path, sys.argv = folder + path, [str(main), *words, "--help"]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # that another test has imported it
+            warnings.simplefilter("ignore", RuntimeWarning)  # another test may have imported it
             run = runpy.run_path if isinstance(main, Path) else runpy.run_module
             run(str(main), run_name="__main__")
         code = 0
@@ -149,7 +151,7 @@ def ask_for_help(main: Path | str, words: list[str], capsys) -> str:
         code = stop.code or 0
     finally:
         sys.path, sys.argv = path, argv
-        for name in sys.modules.keys() - before.keys():  # a script's neighbours have names of their own making
+        for name in sys.modules.keys() - before.keys():  # other scripts may import modules of the same names
             if folder and (getattr(sys.modules[name], "__file__", None) or "").startswith(folder[0]):
                 del sys.modules[name]
     out, err = capsys.readouterr()
@@ -166,12 +168,12 @@ def check_module(module: str, words: list[str], capsys) -> str:
     except ModuleNotFoundError:
         main = None
     assert main is not None, f"there is no module {module} to run"
-    asks = main.is_relative_to(ROOT) and (words or main.name == "__main__.py")  # a plain file may have no flags at all
+    asks = main.is_relative_to(ROOT) and (words or main.name == "__main__.py")  # a plain file may have no flags
     return ask_for_help(module, words, capsys) if asks else ""
 
 
 def check(words: list[str], capsys) -> str:
-    """Fail unless the command could run here; returns the help of a module of ours."""
+    """Fail unless the command could run here. Returns the help of a module of lognet."""
     tool, *rest = words
     if tool in ("python", "python3"):
         if rest[:1] == ["-m"]:
@@ -251,7 +253,7 @@ def test_checker_of_commands(command, complaint, capsys):
 
 
 def anchors(page: Path) -> set[str]:
-    """Of the headings, as a code-hosting site makes them."""
+    """The anchors of the headings, as a code-hosting site makes them."""
     headings = re.findall(r"^#{1,6} (.+)", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -266,6 +268,60 @@ def test_links_lead_somewhere(page):
         assert target.is_relative_to(ROOT), f"{link}: leads out of the repository"
         assert target.exists(), f"{link}: there is no such file"
         assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
+
+
+# Characters and lines
+
+WIDTH = 120
+GENERATED = {"docs/quality-tables.md"}  # tables and the warnings of training, as the command wrote them
+SOURCES = {".c", ".cff", ".cpp", ".h", ".in", ".md", ".py", ".svg", ".toml", ".txt"}
+FOLDERS = ("benchmarks", "docs", "examples", "lognet", "optim", "quant", "requirements", "tests")
+
+
+def too_long(text: str) -> list[str]:
+    """The lines of prose beyond `WIDTH`. Tables, blocks of code, and a single long word are not wrapped."""
+    prose = FENCE.sub("", text).splitlines()
+    return [s for s in prose if len(s) > WIDTH and " " in s.strip() and not s.startswith(("|", "    "))]
+
+
+def hidden(text: str) -> set[str]:
+    """Characters that no editor shows: format characters, and control characters except line breaks and tabs."""
+    return {hex(ord(c)) for c in set(text) - set("\n\t") if unicodedata.category(c) in ("Cc", "Cf")}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
+def test_prose_is_wrapped(page):
+    if name_of(page) not in GENERATED:
+        assert not too_long(page.read_text())
+
+
+def test_sources_have_no_hidden_characters():
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files = [path for path in files if path.suffix in SOURCES or path.name in ("LICENSE", "Makefile")]
+    assert {ROOT / "README.md", ROOT / "quant/log_format.py"} <= set(files)
+    found = {name_of(path): hidden(path.read_bytes().decode()) for path in files}
+    assert not {name: characters for name, characters in found.items() if characters}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("word " * 24, 0),
+        ("word " * 25, 1),
+        ("- " + "word " * 25 + "\n  " + "word " * 25, 2),
+        ("| " + "word " * 30 + "|", 0),
+        ("```text\n" + "word " * 30 + "\n```\n", 0),
+        ("a" * 130, 0),
+    ],
+)
+def test_checker_of_lines(text, count):
+    assert len(too_long(text)) == count
+
+
+def test_checker_of_characters():
+    assert hidden("plain é ± text\n\tindented\n") == set()
+    assert hidden("a\x00b\x08c\rd\u200be\ufeff") == {"0x0", "0x8", "0xd", "0x200b", "0xfeff"}
 
 
 # The reference

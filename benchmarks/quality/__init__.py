@@ -1,8 +1,8 @@
 """The quality suite: Madam with its defaults, at several widths, against tuned Adam and SGD on small tasks of many kinds.
 
-``python -m benchmarks.quality`` trains what is missing in its folder, one JSON file a run, and writes ``quality.md``.
+``python -m benchmarks.quality`` trains the runs that its folder lacks, one JSON file a run, and writes ``quality.md``.
 
-The rooms: `data`, `networks`, `gan` and `frechet` make up `tasks`; `settings` says what one run is, `parts` which runs
-answer which question; `training` trains one, `pool` spreads them over processes, `store` keeps them; `statistics`,
-`report` and `figure` condense them.
+The modules: `tasks` uses `data`, `networks`, `gan` and `frechet`. `settings` defines one run, and `parts` the runs that
+answer each question. `training` trains one run, `pool` spreads runs over processes, `store` keeps them. `statistics`,
+`report` and `figure` show the results.
 """

@@ -1,6 +1,6 @@
 """The command line.
 
-Exit codes: 0 done; 1 a run failed; 2 the request is wrong; 130 Ctrl-C.
+Exit codes: 0, done; 1, a run failed; 2, the request is wrong; 130, Ctrl-C.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def make_size(quick: bool, steps: int | None, seeds: int | None) -> Size:
 
 
 def complete(planner: Planner, parts: list[str], tasks: list[str], jobs: int, quiet: bool) -> int:
-    """Train until nothing that can be named is missing. Returns how many runs that took.
+    """Train until no known run is missing. Returns the number of runs trained.
 
-    Tuned learning rates name further runs, hence the rounds.
+    A tuned learning rate defines further runs, so planning and training alternate.
     """
     done = 0
     while pending := [run for run in wanted(planner, parts, tasks) if planner.store.get(run) is None]:

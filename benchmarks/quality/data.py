@@ -33,7 +33,7 @@ def load_mnist1d() -> Dataset:
 
 
 def load_raw_digits() -> Dataset:
-    """The digits with pixels from 0 to 1, which the sweep's are not: it centres them."""
+    """The digits with pixels from 0 to 1. The sweep's digits are centred."""
     digits = load("digits")
     least, most = digits.train_x.min(), digits.train_x.max()
     train_x, test_x = ((x - least) / (most - least) for x in (digits.train_x, digits.test_x))
@@ -41,7 +41,7 @@ def load_raw_digits() -> Dataset:
 
 
 def load_pictures() -> Dataset:
-    """The digits with themselves as targets: the 64 pixels of each."""
+    """The digits, with their own 64 pixels as targets."""
     digits = load("digits")
     train, test = digits.train_x, digits.test_x
     return with_digest(train, train.flatten(1), test, test.flatten(1), 64, f"{digits.origin}, as their own targets")
@@ -50,7 +50,8 @@ def load_pictures() -> Dataset:
 def load_friedman() -> Dataset:
     """3,000 points of Friedman's first function of ten variables, five of them idle; a third is held out.
 
-    Uniform points, noise of standard deviation 0.1; all is standardised by the mean and deviation of the training points.
+    Uniform points, noise of standard deviation 0.1. Inputs and targets are standardised by the mean
+    and deviation of the training points.
     """
     try:
         from sklearn.datasets import make_friedman1
@@ -75,5 +76,5 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 
 @cache
 def load(name: str) -> Dataset:
-    """A data set by name, made once a process."""
+    """A data set by name. It is made once in each process."""
     return LOADERS[name]()

@@ -15,7 +15,7 @@ COLORS = {"SGD": "#7f7f7f", "Adam": "#1f77b4", "Madam": "#d62728", "Madam, 8 bit
 
 
 def errors(runs: dict[float, Run], task: Task, store: Store) -> dict[float, float]:
-    """Error by learning rate, over the least of them; infinite where training diverged, absent where a run is missing."""
+    """Error over the smallest error, by learning rate; infinite where training diverged, absent where a run is missing."""
     found = {}
     for rate, run in sorted(runs.items()):
         record = store.get(run)
@@ -43,18 +43,20 @@ def draw(planner: Planner, tasks: list[str], folder: Path) -> None:
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
-    for name, panel in zip(tasks, panels, strict=False):  # in this order, so that no panel is lost
+    for name, panel in zip(
+        tasks, panels, strict=False
+    ):  # tasks first, because zip takes one more from its first argument
         for label, found in curves(planner, TASKS[name]).items():
             finite = {rate: error for rate, error in found.items() if math.isfinite(error)}
             panel.plot(list(finite), list(finite.values()), "o-", label=label, color=COLORS[label], ms=3)
         panel.set(title=TASKS[name].title, xscale="log", yscale="log")
         panel.title.set_fontsize(8)
         panel.tick_params(labelsize=7, which="both")
-        panel.set_ylim(top=min(panel.get_ylim()[1], 25))  # who is worse leaves the panel
+        panel.set_ylim(top=min(panel.get_ylim()[1], 25))  # larger errors are cut off
         panel.yaxis.set_major_locator(FixedLocator(TICKS))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_locator(NullLocator())
-    for panel in panels:  # the rest of the last line
+    for panel in panels:  # hide the unused panels
         panel.set_visible(False)
     first = figure.axes[0]
     figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)

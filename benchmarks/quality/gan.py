@@ -1,7 +1,7 @@
-"""A small conditional GAN on the digits, and how far its pictures are from real ones.
+"""A small conditional GAN on the digits, and the distance of its pictures from real ones.
 
-Two perceptrons; the generator's loss is the non-saturating logistic one (Goodfellow et al. 2014). The distance is the
-Fréchet distance to the held-out digits, in the penultimate features of a classifier trained once on the training half.
+Both networks are perceptrons. The generator's loss is the non-saturating logistic one (Goodfellow et al. 2014). The distance
+is the Fréchet distance to the held-out digits, in the penultimate features of a classifier trained once on the training half.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GAN(nn.Module):
 def update(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator) -> float:
     """One step of the discriminator, then one of the generator. Returns the sum of both losses.
 
-    The optimizer holds the parameters of both; those without a gradient stay.
+    The optimizer holds the parameters of both. Parameters without a gradient do not move.
     """
     assert isinstance(net, GAN)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def update(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tenso
 @cache
 @torch.enable_grad()
 def classifier() -> ConvNet:
-    """The network that measures: trained once a process, with one seed, whatever is measured."""
+    """The classifier that measures. It is trained once in each process, always with the same seed."""
     data = load("digits")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -91,13 +91,13 @@ def classifier() -> ConvNet:
 
 @torch.no_grad()
 def features(pictures: Tensor) -> Tensor:
-    """What the classifier's last layer sees."""
+    """The inputs of the classifier's last layer."""
     return classifier().features(pictures.view(-1, 1, 8, 8)).flatten(1)
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
-    """The Fréchet distance between generated and held-out digits, class by class equally many."""
+    """The Fréchet distance between generated and held-out digits, with equal numbers in each class."""
     assert isinstance(net, GAN)
     fake = net.generate(data.test_y.repeat(SAMPLES_FOR_EACH), random)
     if not bool(fake.isfinite().all()):

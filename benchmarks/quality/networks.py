@@ -1,4 +1,4 @@
-"""The networks that the sweep does not have: those of MNIST-1D, an LSTM over characters, those of the held-out tasks."""
+"""The networks of MNIST-1D, an LSTM over characters, and the networks of the held-out tasks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_mlp(classes: int, inputs: int = 40, width: int = 100) -> nn.Sequential:
 
 
 class GRUNet(nn.Module):
-    """A bidirectional GRU that reads one number at a time; its two last states go to the head."""
+    """A bidirectional GRU that reads one number at a time. The head gets its two last states."""
 
     def __init__(self, classes: int, width: int = 32) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def make_regressor(inputs: int = 10, width: int = 64) -> nn.Sequential:
 
 
 def make_autoencoder(pixels: int) -> nn.Sequential:
-    """64-32-8-32-64, the code of eight numbers linear."""
+    """64-32-8-32-64. The code of eight numbers has no activation."""
     encoder = (nn.Flatten(), nn.Linear(pixels, 32), nn.ReLU(), nn.Linear(32, 8))
     return nn.Sequential(*encoder, nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, pixels))
 
@@ -105,7 +105,7 @@ class ResNet(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Three pre-norm encoder layers of PyTorch on the sixteen 2 x 2 patches of a digit; their mean goes to the head."""
+    """Three pre-norm encoder layers of PyTorch on the sixteen 2 x 2 patches of a digit. The head gets their mean."""
 
     def __init__(self, classes: int, width: int = 48) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class VisionTransformer(nn.Module):
 
 
 class RowLSTM(nn.Module):
-    """An LSTM that reads a digit row by row; its last state goes to the head."""
+    """An LSTM that reads a digit row by row. The head gets its last state."""
 
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()

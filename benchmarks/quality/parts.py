@@ -1,6 +1,6 @@
-"""Which runs answer which question, as rows of tables.
+"""The runs that answer each question, as rows of tables.
 
-A row that needs a tuned learning rate has no runs until the runs of the grid are in: planning again then names them.
+A row that needs a tuned learning rate has no runs until the runs of the grid are finished. Planning again then adds them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ def grid_rate(k: int) -> float:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of the suite."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     ablation_seeds: tuple[int, ...] = (0, 1)
     warm_up_seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     slowdown: int = 1
-    """Steps of every run are divided by it."""
+    """The steps of every run are divided by this."""
     steps: int | None = None
     """Steps of every run, if given."""
     grids: dict[str, range] = field(default_factory=lambda: {"Adam": range(-14, -2, 2), "SGD": range(-12, 2, 2)})
-    """Learning rates to try, half decades, as arguments of `grid_rate`."""
+    """The learning rates to try, half decades, as arguments of `grid_rate`."""
     extensions: int = 3
-    """How often a grid grows by half a decade when its best value lies at an end."""
+    """How often a grid is extended by half a decade when its best value is at an end."""
     refined: bool = True
-    """Whether the quarter decades beside the best value are tried, too."""
+    """Whether to try the quarter decades beside the best value too."""
     bits: tuple[int, ...] = (12, 10, 8, 6, 4)
     long: bool = True
 
@@ -73,14 +73,14 @@ class Row:
     label: str
     runs: tuple[Run, ...]
     reference: tuple[Run, ...] = ()
-    """What it is compared with; empty for what is not compared."""
+    """The runs that it is compared with; empty for a row without comparison."""
     field: str = "metric"
     """Of the records."""
     reference_field: str = "metric"
 
 
 class Planner:
-    """Makes the rows of every part, from what is known so far."""
+    """Makes the rows of every part from the finished runs."""
 
     def __init__(self, size: Size, store: Store) -> None:
         self.size = size
@@ -89,15 +89,15 @@ class Planner:
     def runs(
         self, contender: Contender, task: Task, steps: int | None = None, seeds: tuple[int, ...] | None = None
     ) -> tuple[Run, ...]:
-        """A contender's runs, one a seed."""
+        """A contender's runs, one for each seed."""
         steps = self.size.steps_of(steps or task.steps)
         digest = load(task.data).digest
         return tuple(contender.run(task.name, digest, steps, s) for s in (seeds or self.size.seeds))
 
     def grid(self, name: str, task: Task, steps: int | None = None) -> tuple[dict[float, Run], float | None]:
-        """The runs of an optimizer's grid by learning rate, as far as planned, and the best rate once all are in.
+        """The runs of an optimizer's grid by learning rate, as far as planned, and the best rate once all are finished.
 
-        Ties go to the lower training loss. The best is None as well if every rate diverged.
+        Of rates with equal error, the one with the lower training loss is best. The best is None if every rate diverged.
         """
         ks, extensions = list(self.size.grids[name]), self.size.extensions
         while True:
@@ -115,7 +115,7 @@ class Planner:
                 return rates, grid_rate(best)
 
     def _best(self, runs: dict[int, Run], task: Task) -> int | None:
-        """Of runs by anything: which has the least error; None while a record is missing, or if all diverged."""
+        """The key of the run with the smallest error; None while a record is missing, or if all diverged."""
         records = {k: self.store.get(run) for k, run in runs.items()}
         if None in records.values():
             return None
@@ -127,7 +127,7 @@ class Planner:
         return min(scores, key=lambda k: scores[k], default=None)
 
     def tuned(self, name: str, task: Task, steps: int | None = None) -> tuple[Run, ...]:
-        """An optimizer's runs at its best learning rate; none while that is unknown."""
+        """An optimizer's runs at its best learning rate; empty while the rate is unknown."""
         _, best = self.grid(name, task, steps)
         return () if best is None else self.runs(TUNERS[name](best), task, steps)
 
@@ -153,7 +153,7 @@ class Planner:
             )
 
     def lr(self, task: Task) -> Iterator[Row]:
-        """One seed each, as the grids of the baselines have."""
+        """One seed for each rate, as in the grids of the baselines."""
         for bits in (None, 8):
             lr = madam(bits).optimizer["lr"]
             for factor in (0.25, 0.5, 1, 2, 4):
@@ -184,7 +184,7 @@ class Planner:
         yield Row(task.name, "frozen, drawn from a seed", self.runs(seeded, task), default)
 
     def fine_tuning(self, task: Task) -> Iterator[Row]:
-        """The float network of every row is trained in the row's own runs, by Adam at its best rate."""
+        """Each row's own runs train its float network, by Adam at its best rate."""
         if task.name not in ("digits", "text"):
             return
         _, best = self.grid("Adam", task)
@@ -205,7 +205,7 @@ class Planner:
             yield Row(task.name, f"{bits} bits, fine-tuned", runs, runs, "metric", "float")
 
     def horizons(self, task: Task) -> Iterator[Row]:
-        """Adam is tuned for each length; beside the defaults, the short runs' own warm-up."""
+        """Adam is tuned for each length. Short runs also have a shorter warm-up."""
         for steps in (SHORT, LONG) if task.cheap and self.size.long else (SHORT,):
             words = f"{self.size.steps_of(steps)} steps"
             reference = self.tuned("Adam", task, steps)
@@ -221,7 +221,7 @@ class Planner:
                     yield Row(task.name, f"{words}: {_madam_label(bits)}, warmup {SHORT // 4}", runs, reference)
 
     def warm_up(self, task: Task) -> Iterator[Row]:
-        """More seeds than elsewhere: too short a warm-up loses one run in a few, and leaves the others alone."""
+        """This part has more seeds, because a warm-up that is too short makes only some of the runs fail."""
         default = self.runs(madam(8), task, seeds=self.size.warm_up_seeds)
         for steps in (50, 100, 200):
             runs = self.runs(madam(8, warmup=steps), task, seeds=self.size.warm_up_seeds)
@@ -238,7 +238,7 @@ ABLATION: dict[str, tuple[Any, ...]] = {
     "rounding": ("nearest",),
     "bias_correction": (False,),
 }
-"""Arguments of Madam, and what they are changed to, one at a time."""
+"""Arguments of Madam and the values that they are changed to, one at a time."""
 
 PARTS: dict[str, Callable[[Planner, Task], Iterator[Row]]] = {
     "baselines": Planner.baselines,
@@ -255,7 +255,7 @@ PARTS: dict[str, Callable[[Planner, Task], Iterator[Row]]] = {
 
 
 def covered(part: str, tasks: list[str]) -> list[str]:
-    """The tasks that a part has rows for: what chose no default says what the defaults give, not what each is worth."""
+    """The tasks of a part. Held-out tasks measure the defaults, and are not used to compare their values."""
     held_out = part in ("baselines", "bits", "warm-up")
     others = part != "warm-up"
     return [name for name in tasks if (held_out if TASKS[name].held_out else others)]
@@ -266,14 +266,14 @@ def rows(planner: Planner, part: str, tasks: list[str]) -> list[Row]:
 
 
 def wanted(planner: Planner, parts: list[str], tasks: list[str]) -> list[Run]:
-    """All runs of the parts that can be named by now, and those that they are compared with, each once."""
+    """All known runs of the parts, and the runs that they are compared with, each once."""
     found = [run for part in parts for row in rows(planner, part, tasks) for run in (*row.runs, *row.reference)]
     grids = [run for part in parts for name in covered(part, tasks) for run in _grids(planner, part, TASKS[name])]
     return list(dict.fromkeys([*found, *grids]))
 
 
 def _grids(planner: Planner, part: str, task: Task) -> list[Run]:
-    """The grids that rows without runs of their own wait for."""
+    """The grids on which rows without runs depend."""
     needed = ["Adam"] if part in ("baselines", "bits", "paper", "lr", "fine-tuning") else []
     needed += ["SGD"] if part in ("baselines", "bits", "lr") else []
     return [run for name in needed for run in planner.grid(name, task)[0].values()]

@@ -1,4 +1,4 @@
-"""Spreads runs over fresh processes of one thread each, and hands back each record as soon as it is there."""
+"""Spreads runs over fresh processes of one thread each, and returns each record as soon as it arrives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 
 def prepare_worker() -> None:
-    """One thread, so that results do not depend on the number of cores; and no life without the parent."""
+    """Use one thread, so that results do not depend on the number of cores, and exit when the parent exits."""
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -36,7 +36,7 @@ def _die_with(parent: BaseProcess) -> None:
 
 @contextmanager
 def inherited_by_children() -> Iterator[None]:
-    """What processes started inside inherit: one thread, and deaf ears for Ctrl-C, which is the parent's to handle."""
+    """Processes started inside use one thread and ignore Ctrl-C, which the parent handles."""
     environment = dict(os.environ)
     os.environ.update(ONE_THREAD)
     main = threading.current_thread() is threading.main_thread()
@@ -80,7 +80,7 @@ def _records(runs: Sequence[Run], jobs: int) -> Generator[tuple[Run, Record], No
             futures = {pool.submit(train, run): run for run in runs}  # this starts all processes
         for future in as_completed(futures):
             yield futures.pop(future), future.result()
-    except BaseException:  # a failed run, Ctrl-C, or a full disk where the records go
+    except BaseException:  # a failed run, Ctrl-C, or a full disk
         for process in multiprocessing.active_children():
             process.terminate()
         raise

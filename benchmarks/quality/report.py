@@ -1,4 +1,4 @@
-"""``quality.md``: a section for each part, its tables ready to be pasted."""
+"""Writes ``quality.md``: a section with tables for each part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table(head: Columns, body: list[Columns]) -> list[str]:
 
 
 def mean_of(s: Sample, metric: Metric) -> str:
-    """The mean, and what is wrong with it."""
+    """The mean, and how many runs diverged or are missing."""
     words = [f"{s.mean:.{metric.decimals}f}"] if s.values else []
     words += [f"{s.diverged} diverged"] if s.diverged else []
     words += [f"{s.missing} missing"] if s.missing and s.values else []
@@ -97,7 +97,7 @@ def _marked(part: str, row: Row, planner: Planner) -> str:
 
 
 def wide_table(found: list[Row], planner: Planner) -> list[str]:
-    """A line for each task, a column for each contender, as in Tables 1 and 2 of the paper."""
+    """A row for each task and a column for each contender, as in Tables 1 and 2 of the paper."""
     labels = list(dict.fromkeys(row.label for row in found))
     by_place = {(row.task, row.label): row for row in found}
     body = []
@@ -109,7 +109,7 @@ def wide_table(found: list[Row], planner: Planner) -> list[str]:
 
 
 def tall_table(found: list[Row], planner: Planner) -> list[str]:
-    """A line for each contender, a column for each task; differences from the reference are in the long table.
+    """A row for each contender and a column for each task. Differences from the reference are in the long table.
 
     Best learning rates differ from task to task: "best lr 0.01" and "best lr 0.03" are one contender.
     """
@@ -128,7 +128,7 @@ def tall_table(found: list[Row], planner: Planner) -> list[str]:
 
 
 def tally(found: list[Row], planner: Planner) -> list[str]:
-    """How often each contender is no worse than its reference."""
+    """Counts how often each contender is better than its reference, within noise, or worse."""
     body = []
     for label in dict.fromkeys(row.label for row in found if row.reference):
         verdicts = [judged(row, planner.store)[1] for row in found if row.label == label]
@@ -138,7 +138,7 @@ def tally(found: list[Row], planner: Planner) -> list[str]:
 
 
 def provenance(planner: Planner, parts: list[str], tasks: list[str], command: str) -> list[str]:
-    """On what the results were made, and how much of them is in."""
+    """The machine and versions, and how many runs are finished."""
     runs = wanted(planner, parts, tasks)
     records = [r for run in runs if (r := planner.store.get(run)) is not None]
     distinct: Callable[[list[str]], str] = lambda words: ", ".join(dict.fromkeys(words)) or NONE

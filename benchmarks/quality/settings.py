@@ -1,4 +1,4 @@
-"""What one run is: all that its result depends on, as plain data, and its hash."""
+"""One run: everything that its result depends on, as plain data, and its hash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lognet.optim import Madam
 from lognet.quant import LogFormat
 
 RECIPE = 2
-"""Raise it when the code of the suite or of the library changes in a way that changes results: all runs are then made anew."""
+"""Increase this when a change of the suite or the library changes results. All runs are then made anew."""
 
 SCHEDULE: dict[str, Any] = {"kind": "warm-up then cosine", "warmup_share": 0.05, "final_share": 0.02}
 FINE_TUNING: dict[str, Any] = {"kind": "linear decay"}
@@ -29,7 +29,7 @@ class Run:
     """One training run."""
 
     text: str
-    """Its settings as canonical JSON, so that runs can be compared and hashed."""
+    """The settings as canonical JSON, so that runs can be compared and hashed."""
 
     @property
     def settings(self) -> Options:
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """All the steps that it takes."""
+        """The steps of the run, with those of its first training."""
         start = self.settings["start"]
         return self.settings["steps"] + (0 if start is None else start["steps"])
 
@@ -55,7 +55,7 @@ class Run:
 class Contender:
     """An optimizer and the form of the weights, with every argument spelled out, the library's defaults included.
 
-    A change of a default is then another run, and an argument given its default value is the same run.
+    So a changed default makes another run, and an argument with its default value makes the same run.
     """
 
     optimizer: Options
@@ -97,7 +97,7 @@ def sgd(lr: float) -> Contender:
 
 
 def madam(bits: int | None, wrap: Options | None = None, **changes: Any) -> Contender:
-    """Madam with the library's defaults, and what is changed of them; `wrap` changes those of `lognet.wrap`."""
+    """Madam with the library's defaults and the given changes. `wrap` has the changes for `lognet.wrap`."""
     return _madam(Madam, bits, wrap, changes)
 
 

@@ -1,4 +1,4 @@
-"""What seeds say: means, ranges, and differences with their noise."""
+"""Means and ranges over seeds, and differences with their noise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sample:
 
 
 def sample(store: Store, runs: tuple[Run, ...], field: str = "metric") -> Sample:
-    """What is known of some runs."""
+    """The outcomes of the finished runs."""
     records = [store.get(run) for run in runs]
     found = [r[field] for r in records if r is not None]
     return Sample(tuple(v for v in found if v is not None), found.count(None), records.count(None))
@@ -37,7 +37,7 @@ def sample(store: Store, runs: tuple[Run, ...], field: str = "metric") -> Sample
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two means, with two pooled standard errors, or without where a side has one seed."""
+    """A difference of two means. The noise is two pooled standard errors, or None where a side has one seed."""
 
     value: float
     noise: float | None

@@ -1,4 +1,4 @@
-"""Keeps finished runs: one JSON file each, written whole or not at all, named by the hash of its settings."""
+"""Keeps finished runs: one JSON file each, replaced atomically, named by the hash of its settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 
 class Store:
-    """The finished runs in one folder. Nothing is made before the first is kept."""
+    """The finished runs in one folder. The first kept run creates the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,7 +25,7 @@ class Store:
         return self.folder / "runs" / f"{run.key}.json"
 
     def get(self, run: Run) -> Record | None:
-        """The record of a run, or None if it is not there; a file that is no record of this run counts as not there."""
+        """The record of a run, or None if there is no file or the file is no record of this run."""
         if run not in self._read:
             with contextlib.suppress(FileNotFoundError, ValueError):  # JSONDecodeError is a ValueError
                 record = json.loads(self.path(run).read_text(encoding="utf-8"))

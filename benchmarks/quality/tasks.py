@@ -32,18 +32,18 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured on held-out data."""
+    """A metric on held-out data."""
 
     name: str
     higher_is_better: bool
     decimals: int
 
     def worse(self, value: float, than: float) -> float:
-        """By how much `value` is worse; negative if it is better."""
+        """How much worse `value` is; negative if it is better."""
         return than - value if self.higher_is_better else value - than
 
     def error(self, value: float) -> float:
-        """The metric as something to make small; a tenth of a percent stands for no errors at all."""
+        """The metric as an error. An accuracy of 100 % counts as an error of 0.1 %."""
         return max(100 - value, 0.1) if self.higher_is_better else value
 
 
@@ -61,7 +61,7 @@ def examples(data: Dataset, batch: int, order: torch.Generator) -> Batches:
 
 
 def windows(data: Dataset, batch: int, order: torch.Generator) -> Batches:
-    """Endless batches of random windows of a text, and the same windows one character on."""
+    """Endless batches of random windows of a text, and the same windows shifted by one character."""
     window = torch.arange(CONTEXT + 1)
     while True:
         starts = torch.randint(len(data.train_x) - CONTEXT, (batch,), generator=order)
@@ -70,14 +70,14 @@ def windows(data: Dataset, batch: int, order: torch.Generator) -> Batches:
 
 
 def update(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator) -> float:
-    """One step on the cross entropy. Returns the loss before it, in nats; if that is not finite, nothing moves."""
+    """One step on the cross entropy. Returns the loss before the step, in nats. If it is not finite, nothing moves."""
     return descend(F.cross_entropy(net(x).flatten(0, -2), y.flatten()), optimizer)
 
 
 def update_regression(
     net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, random: torch.Generator
 ) -> float:
-    """One step on the mean squared error. Returns it as it was before; if it is not finite, nothing moves."""
+    """One step on the mean squared error. Returns the error before the step. If it is not finite, nothing moves."""
     return descend(F.mse_loss(net(x), y), optimizer)
 
 
@@ -92,7 +92,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
-    """Of the held-out examples, in percent."""
+    """Accuracy on the held-out examples, in percent."""
     scores = torch.cat([net(x) for x in data.test_x.split(500)])
     return 100 * float((scores.argmax(1) == data.test_y).double().mean()) if bool(scores.isfinite().all()) else math.nan
 
@@ -107,7 +107,7 @@ def unexplained(net: nn.Module, data: Dataset, random: torch.Generator) -> float
 
 @torch.no_grad()
 def bits_per_character(net: nn.Module, data: Dataset, random: torch.Generator) -> float:
-    """On the held-out text, in side-by-side windows."""
+    """Bits per character of the held-out text, in side-by-side windows."""
     x, y = text_windows(data.test_x)
     nats = [
         F.cross_entropy(net(a).flatten(0, -2), b.flatten(), reduction="sum")
@@ -126,15 +126,15 @@ class Task:
     steps: int
     batch: int
     build: Callable[[Dataset], nn.Module]
-    """Makes the float network, from torch's global random numbers."""
+    """Makes the float network with torch's global random numbers."""
     metric: Metric = ACCURACY
     batches: Callable[[Dataset, int, torch.Generator], Batches] = examples
     update: Callable[[nn.Module, torch.optim.Optimizer, Tensor, Tensor, torch.Generator], float] = update
     evaluate: Callable[[nn.Module, Dataset, torch.Generator], float] = accuracy
     cheap: bool = False
-    """Whether to train it fifty times as long, too."""
+    """Whether to train it fifty times as long too."""
     held_out: bool = False
-    """Whether it came after the defaults, which were chosen without it."""
+    """Whether the defaults were chosen without this task."""
 
 
 def text_task(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int = 600) -> Task:
@@ -142,7 +142,7 @@ def text_task(name: str, title: str, build: Callable[[Dataset], nn.Module], step
 
 
 def held_out(name: str, title: str, build: Callable[[Dataset], nn.Module], steps: int, data: str = "digits") -> Task:
-    """A classifier of the digits that chose no default."""
+    """A held-out task: a classifier of the digits."""
     return Task(name, f"digits, {title}", data, steps, 64, build, held_out=True)
 
 
@@ -162,7 +162,7 @@ def deep_norm_mlp(data: Dataset) -> nn.Module:
 
 def quaternions(data: Dataset) -> nn.Module:
     net = ConvNet(data.classes)
-    lognet.algebraize(net, "H", exclude="head", init="glorot")  # ten outputs are no whole quaternions
+    lognet.algebraize(net, "H", exclude="head", init="glorot")  # ten outputs are not a multiple of four
     return net
 
 

@@ -30,7 +30,7 @@ def share(settings: Options, step: int, steps: int) -> float:
 
 
 def build(run: Run) -> nn.Module:
-    """The float network, initialised from task and seed alone."""
+    """The float network. Its initial values depend only on task and seed."""
     task = TASKS[run.task]
     torch.manual_seed(int(torch.randint(2**31, (), generator=stream(run.task, run.settings["seed"], "init"))))
     return task.build(load(task.data))
@@ -70,7 +70,7 @@ def fit(
 
 
 def measure(run: Run, net: nn.Module) -> float | None:
-    """The metric on held-out data, None if it is not finite; always with the same random numbers."""
+    """The metric on held-out data, or None if it is not finite. The random numbers are always the same."""
     task = TASKS[run.task]
     net.eval()
     value = task.evaluate(net, load(task.data), stream(run.task, run.settings["seed"], "evaluation"))
@@ -78,7 +78,7 @@ def measure(run: Run, net: nn.Module) -> float | None:
 
 
 def train(run: Run) -> Record:
-    """Train one run and return its record. One that diverges is a result, not a failure: its metric is None."""
+    """Train one run and return its record. The metric of a run that diverges is None."""
     settings, task = run.settings, TASKS[run.task]
     data, seed = load(task.data), settings["seed"]
     if data.digest != settings["data"]:
@@ -95,7 +95,7 @@ def train(run: Run) -> Record:
             optimizer = make_optimizer(net, first["optimizer"], seed)
             fit(task, net, optimizer, first["schedule"], first["steps"], feed, random)
             record["float"] = measure(run, net)
-            del optimizer  # it would hold the parameters that are replaced next
+            del optimizer  # it would keep the parameters that are replaced next
         if settings["wrap"] is not None:
             lognet.wrap(net, **settings["wrap"], seed=seed)
         if settings["start"] is not None:
@@ -104,7 +104,7 @@ def train(run: Run) -> Record:
         record["loss"] = fit(task, net, optimizer, settings["schedule"], settings["steps"], feed, random)
         if record["loss"] is not None:
             record["metric"] = measure(run, net)
-    optimizer.zero_grad()  # gradients live only between a backward pass and a step: they are not counted
+    optimizer.zero_grad()  # gradients are not counted, because they exist only between a backward pass and a step
     return {
         **record,
         "status": "ok" if record["metric"] is not None else "diverged",
@@ -124,7 +124,7 @@ def train(run: Run) -> Record:
 
 
 def machine() -> str:
-    """Processor, its cores and the system, in words."""
+    """The processor, the number of cores and the system."""
     model = platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as f:
         model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), model)

@@ -1,7 +1,7 @@
-"""The speed suite: what Madam, few-bit weights and the whole library cost, as ratios to what users have without them.
+"""The speed suite: the cost of Madam, of few-bit weights and of the whole library, as ratios to float32 and Adam.
 
 ``python -m benchmarks.speed`` measures everything in one run and writes docs/benchmarks.md.
 
-The rooms: `measure` runs contenders by turns and knows what a row is, `networks` has the two models; `optimizer`,
-`reading`, `training`, `bytes_held`, `resident` and `starting` have the rows, a theme each; `cli` and `report` the rest.
+The modules: `measure` times contenders by turns and defines a row. `networks` has the two models. `optimizer`,
+`reading`, `training`, `bytes_held`, `resident`, `starting` and `gpu` have the rows of one theme each.
 """

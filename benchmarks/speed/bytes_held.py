@@ -1,4 +1,4 @@
-"""Bytes for each parameter: the weights and all that the optimizer keeps, read from the tensors after two steps."""
+"""Bytes a parameter: the weights and the optimizer's state, read from the tensors after two steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOUNDS = {(4, True): 2.2, (4, False): 1.7}  # with momentum, and without
 
 
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, width: int) -> float:
-    """Bytes a parameter after two steps, gradients apart."""
+    """Bytes a parameter after two steps, without gradients."""
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(2, width)).square().mean().backward()

@@ -50,7 +50,7 @@ def rows_of(theme: str, size: Size) -> list[Row]:
 
 
 def measure(themes: Sequence[str], size: Size) -> Iterator[Row]:
-    """Each theme in a process of its own: what one frees, the next would reuse without asking the system for fresh pages."""
+    """Each theme runs in a new process, because memory freed by one theme would spare the next the fresh pages."""
     for theme in themes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             yield from process.submit(rows_of, theme, size).result()

@@ -19,7 +19,7 @@ TENSORS = 4
 
 
 def waited_for(call: Callable[[], object]) -> Callable[[], object]:
-    """The call, done when the device is."""
+    """The call, with a wait for the device at its end."""
 
     def run() -> None:
         call()
@@ -38,7 +38,7 @@ def on_device(params: list[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def steps(size: Size) -> Iterator[Row]:
-    """Six times as many weights as on a CPU, in a few tensors."""
+    """A step on six times as many weights as on a CPU, in a few tensors."""
     sizes = [6 * size.weights // TENSORS] * TENSORS
     grads = gradients(sizes)
     cases: list[tuple[str, int | None, dict[str, Any]]] = [
@@ -64,7 +64,7 @@ def steps(size: Size) -> Iterator[Row]:
 
 @torch.no_grad()
 def reading(size: Size) -> Iterator[Row]:
-    """Weights written down as floats, and a matrix times a vector, in compiled graphs."""
+    """Decoding to floats, and a matrix times a vector, in compiled graphs."""
     x = 0.1 * torch.randn(2 * size.width, 2 * size.width)
     there, vector = x.to("cuda"), torch.randn(2 * size.width, device="cuda")
     decoding, products = {"copy": waited_for(there.clone)}, {"torch.mv": waited_for(lambda: torch.mv(there, vector))}

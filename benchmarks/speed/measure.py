@@ -1,8 +1,8 @@
-"""Contenders measured by turns, and the row of a table that comes of it.
+"""Measures contenders by turns and makes rows of tables.
 
-Times alone mean little on a machine that others use. So all contenders of a comparison run once in every round, in an
-order that changes from round to round; a ratio is the median, over rounds, of a contender's time over the reference's in
-the same round, and its spread the middle half of these ratios.
+Times vary on a machine that others use too. So all contenders of a comparison run once in every round, in an order that
+changes from round to round. A ratio is the median over rounds of a contender's time divided by the reference's in the
+same round. Its spread is the middle half of these ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WARM_UP = 2  # rounds that do not count
 
 @dataclass(frozen=True)
 class Size:
-    """How large the measurements are."""
+    """The sizes of the measurements."""
 
     name: str
     weights: int  # of the optimizers' rows, in tensors of `tensor`
@@ -57,12 +57,12 @@ class Row:
     """One line of the results.
 
     Attributes:
-        theme: the section it stands in.
+        theme: its section.
         name: what was measured, and `against` what.
         value: a ratio, or a number in `unit`; None if it could not be measured, and `note` says why.
-        bound: what the value must not exceed (`at_least`: fall below); None where nothing is promised.
+        bound: the largest allowed value (with `at_least` the smallest); None without a bound.
         spread: the middle half of the ratios.
-        fastest: the ratio of the fastest rounds, which what else the machine does disturbs least.
+        fastest: the ratio of the fastest rounds, which other work on the machine disturbs least.
     """
 
     theme: str
@@ -106,7 +106,7 @@ def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dic
 
 
 def ratio(seconds: list[float], reference: list[float]) -> Ratio:
-    """The contender's time over the reference's, round by round."""
+    """The contender's time divided by the reference's, round by round."""
     ratios = sorted(a / b for a, b in zip(seconds, reference, strict=True))
     n = len(ratios)
     spread, fastest = (ratios[n // 4], ratios[-1 - n // 4]), min(seconds) / min(reference)

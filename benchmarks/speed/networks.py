@@ -1,4 +1,4 @@
-"""The transformer that is trained and that generates: causal, with a memory of keys and values when asked for one."""
+"""A causal transformer for training and generation, with an optional cache of keys and values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Logits of the next token, (batch, length, vocabulary), for tokens (batch, length).
 
-    `memory`, a list that is empty at first, holds the keys and values so far: then the tokens are one new one each.
+    `memory`, a list that is empty at first, holds the keys and values so far. `tokens` then has one new token a row.
     """
 
     def __init__(self, width: int, layers: int, vocabulary: int = 256, heads: int = 8) -> None:

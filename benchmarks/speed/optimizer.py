@@ -1,4 +1,4 @@
-"""One step of Madam against one of torch's fused Adam, and against the 8-bit Adams of others."""
+"""One step of Madam against one of torch's fused Adam, and against 8-bit Adams of other libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THEME = "One step of the optimizer"
 
 
 def parameters(sizes: list[int], bits: int | None, grads: list[Tensor]) -> list[nn.Parameter]:
-    """Weights of a tenth, float (bits None) or on ladders, with the gradients given."""
+    """Weights of size 0.1 with the given gradients, in float (bits None) or on ladders."""
     made = []
     for size, grad in zip(sizes, grads, strict=True):
         values = 0.1 * torch.randn(size)
@@ -44,7 +44,7 @@ def gradients(sizes: list[int]) -> list[Tensor]:
 
 
 def large(size: Size) -> Iterator[Row]:
-    """Ten million weights in tensors of a million: every contender on the same gradients."""
+    """Ten million weights in tensors of a million, every contender with the same gradients."""
     sizes = [size.tensor] * (size.weights // size.tensor)
     grads = gradients(sizes)
     cases: list[tuple[str, int | None, dict[str, Any], float | None]] = [
@@ -68,7 +68,7 @@ def large(size: Size) -> Iterator[Row]:
 
 
 def many(size: Size) -> Iterator[Row]:
-    """Many small tensors, where what a step costs whatever its size is all there is."""
+    """Many small tensors, where the fixed cost of a step dominates."""
     sizes = [size.many] * size.many
     grads = gradients(sizes)
     contenders = {
@@ -84,7 +84,7 @@ def many(size: Size) -> Iterator[Row]:
 
 
 def growth(size: Size) -> Iterator[Row]:
-    """What a weight costs in a large model over what it costs in a small one, and what a step of one weight costs."""
+    """The time for one weight in a large model divided by that in a small one, and the time of a step of one weight."""
     small, large = [size.tensor], [size.tensor] * (size.grown // size.tensor)
     contenders = {}
     for name, sizes in (("small", small), ("large", large)):
@@ -106,7 +106,7 @@ def growth(size: Size) -> Iterator[Row]:
 
 
 def peers(size: Size) -> Iterator[Row]:
-    """8-bit Adam by torchao and bitsandbytes, if they are here."""
+    """8-bit Adam of torchao and bitsandbytes, if they are installed."""
     sizes = [size.tensor] * (size.weights // size.tensor)
     grads = gradients(sizes)
     for package, path in (("torchao", "torchao.optim"), ("bitsandbytes", "bitsandbytes.optim")):

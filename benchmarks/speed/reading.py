@@ -1,4 +1,4 @@
-"""Reading few-bit weights: decoding them, multiplying by them, generating with them; and making them from floats."""
+"""Few-bit weights: decoding, encoding, products and generation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THEME = "Reading weights"
 
 
 def decoding(size: Size) -> Iterator[Row]:
-    """Writing down the weights as floats, against copying as many floats."""
+    """Decoding weights to floats, against copying as many floats."""
     x = 0.1 * torch.randn(size.width, size.width)
     contenders: dict[str, Callable[[], object]] = {"copy": x.clone}
     for bits in (8, 10, 12):
@@ -31,7 +31,7 @@ def decoding(size: Size) -> Iterator[Row]:
 
 
 def encoding(size: Size) -> Iterator[Row]:
-    """Making weights from floats, against copying the floats."""
+    """Encoding weights from floats, against copying the floats."""
     x = 0.1 * torch.randn(size.width, size.width)
     contenders: dict[str, Callable[[], object]] = {"copy": x.clone}
     for bits in (8, 10, 12):
@@ -43,7 +43,7 @@ def encoding(size: Size) -> Iterator[Row]:
 
 @torch.inference_mode()
 def products(size: Size) -> Iterator[Row]:
-    """A matrix times a vector, and times a few of them."""
+    """A matrix times one vector, and times a few vectors."""
     weight = 0.1 * torch.randn(size.width, size.width)
     vector = torch.randn(size.width)
     contenders: dict[str, Callable[[], object]] = {"torch.mv": lambda: torch.mv(weight, vector)}
@@ -78,7 +78,7 @@ def token_by_token(model: nn.Module, first: Tensor) -> Callable[[], object]:
 
 @torch.inference_mode()
 def generation(size: Size) -> Iterator[Row]:
-    """Tokens a second at batch 1, where weights are read once for each token."""
+    """Tokens a second at batch 1, where every token reads all weights once."""
     model = Transformer(2 * size.model, 4).eval().requires_grad_(False)
     count = sum(p.numel() for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters())
     few = {f"{bits} bits": lognet.wrap(copy.deepcopy(model), bits=bits, include=nn.Linear) for bits in (8, 12)}

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: on what it was measured, and a table for each theme."""
+"""Writes docs/benchmarks.md: the machine, and a table for each theme."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from .measure import Row, Size
 
-INTRODUCTION = (
-    "Ratios, because times on a busy machine mean little: in every round of a comparison each contender runs once, in an"
-    " order that changes; a ratio is the median over rounds of a contender's time over the reference's in the same round,"
-    " *middle half* is the middle half of these ratios, and *fastest* the ratio of the fastest times. `{}` measures all"
-    " of it again."
-)
+INTRODUCTION = """\
+Numbers without a unit are ratios, because times on a busy machine vary. In every round of a comparison each contender
+runs once, in an order that changes from round to round. A ratio is the median over rounds of the contender's time
+divided by the reference's time in the same round. *Middle half* is the middle half of these ratios, and *fastest* is
+the ratio of the fastest times.
+
+`{}` measures all of it again."""
 HEAD = ["measured", "against", "value", "middle half", "fastest", "must be", "reached", "times"]
 
 
@@ -37,7 +38,7 @@ def line_of(row: Row) -> str:
 
 
 def machine(threads: int) -> str:
-    """The machine in the words that matter for speed."""
+    """The parts of the machine that matter for speed."""
     capability = torch.backends.cpu.get_cpu_capability()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = torch.__version__.split("+")[0]

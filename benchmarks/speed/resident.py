@@ -1,9 +1,9 @@
-"""Peak memory of a whole training process, each in its own; and this file is also what those processes run.
+"""Peak memory of a whole training process. The measured processes run this file.
 
 ``python -m benchmarks.speed.resident KIND LAYERS WIDTH`` trains for some steps and prints its peak resident memory in bytes.
 The peak is VmHWM of /proc/self/status, which starts at zero with the program (ru_maxrss would inherit the parent's). The C
-library is told to give back every block of some size when it is freed (MALLOC_MMAP_THRESHOLD_): left to itself it soon keeps
-blocks of up to 32 MB, and the peak shows its holes.
+library is told to return every larger block to the system when it is freed (MALLOC_MMAP_THRESHOLD_). By default it soon
+keeps blocks of up to 32 MB, and the peak would include them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def peak() -> int:
 
 
 def train(kind: str, layers: int, width: int) -> None:
-    """Adam as usual; Madam on a model wrapped layer by layer, with gradients released as they are used."""
+    """Adam as usual, or Madam on a model wrapped layer by layer, with gradients freed as they are used."""
     torch.set_num_threads(2)
     if kind == "adam":
         model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))

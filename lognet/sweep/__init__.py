@@ -1,12 +1,12 @@
 """The precision sweep: FP32 Adam, FP32 Madam and B-bit Madam, side by side on the same data in the same order.
 
-``python -m lognet.sweep`` (or ``lognet sweep``) trains every contender on every task with every seed, keeps each
+``python -m lognet.sweep`` (or ``lognet sweep``) trains every contender on every task with every seed. It saves each
 finished run at once, and ends with a table, ``results.json``, ``results.csv`` and ``report.html``.
 
-The rooms: `plan` says what is compared, `data` and `models` say on what, `train` trains one run, `worker` and
-`runner` spread runs over processes, `results` keeps them, `summary` condenses them, `figures` and `report` draw them.
+The modules: `plan` defines what is compared, `data` and `models` the tasks. `train` trains one run. `worker` and
+`runner` spread runs over processes. `results` keeps them, `summary` computes means, `figures` and `report` show them.
 
-Its data, networks and ways to train them alike are public, for other comparisons on the same tasks.
+The data, the networks, the schedule and the random streams are public, for other comparisons on the same tasks.
 """
 
 from .data import (

@@ -1,6 +1,6 @@
 """The command line: ``python -m lognet.sweep``, or ``lognet sweep``.
 
-Exit codes: 0 done; 1 a run failed; 2 the request is wrong, said in one line before anything changed; 130 Ctrl-C.
+Exit codes: 0, done; 1, a run failed; 2, the request is wrong, which one line says before anything changes; 130, Ctrl-C.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with its errors in one line, like all others."""
+    """argparse with errors of one line, like all other errors of the sweep."""
 
     def error(self, message: str) -> NoReturn:
         raise SweepError(f"{message} (lognet sweep -h lists the flags)")
@@ -93,7 +93,7 @@ def _unique(words: Sequence[str]) -> list[str]:
 
 
 def _tasks(args: argparse.Namespace) -> list[str]:
-    """The tasks asked for; naming a task's data asks for the task."""
+    """The requested tasks. A flag for the data of a task requests the task."""
     chosen = list(args.tasks or DEFAULT_TASKS)
     if args.text is not None:
         chosen.append("text")
@@ -117,7 +117,7 @@ def _seeds(words: Sequence[str]) -> list[int]:
 
 
 def _jobs(asked: int | None, tasks: Sequence[str]) -> int:
-    """How many runs at a time: a core each, but no more than one to a GPU."""
+    """How many runs to train at a time: one for each core, or one for each GPU."""
     if asked is not None:
         return asked
     if "cifar10" in tasks:
@@ -130,7 +130,7 @@ def _jobs(asked: int | None, tasks: Sequence[str]) -> int:
 
 
 def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence[str], seeds: Sequence[int]) -> str:
-    """The command that gives the same runs, in one spelling, for the report."""
+    """The command that gives the same runs, in its normal form, for the report."""
     precisions = _unique([c.precision for c in who])
     words = ["python", "-m", "lognet.sweep", "--tasks", *tasks, "--precisions", *precisions]
     models = _models(args.model)
@@ -143,10 +143,10 @@ def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence
 
 def sweep(args: argparse.Namespace) -> int:
     """Carry out a request; returns the exit code."""
-    # All that can be wrong with the request comes first: nothing has been written when one of these raises.
+    # Check the whole request first, so that an error leaves nothing written.
     tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
     variants = [find_task(task_name(name, model)).name for name in tasks for model in _models(args.model)]
-    if importlib.util.find_spec("matplotlib") is None:  # better now than after four minutes
+    if importlib.util.find_spec("matplotlib") is None:  # fail before training, not after it
         raise need("matplotlib")
     store = Store(args.out)
     sources = {"text": args.text, "cifar10": args.cifar10}
@@ -155,7 +155,7 @@ def sweep(args: argparse.Namespace) -> int:
     _check_networks(runs, datasets)
     store.pending(runs)
     with locked(args.out):
-        store = Store(args.out)  # again, now that nobody else writes to it
+        store = Store(args.out)  # read again, because now no other process writes to it
         pending = store.pending(runs)
         if pending:
             store.describe(runs, datasets)
@@ -166,7 +166,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def _check_networks(runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
-    """Raise SweepError if a network other than a task's own cannot be built, for sizes that do not fit."""
+    """Raise SweepError if a network of --model cannot be built because sizes do not fit."""
     from .train import build
 
     for run in {run.task: run for run in runs if run.task != run.base}.values():
@@ -177,7 +177,7 @@ def _check_networks(runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
 
 
 def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
-    """Train what is missing, keeping each run as it finishes."""
+    """Train the missing runs and save each one as it finishes."""
     if already:
         kept = f"{already} {'run is' if already == 1 else 'runs are'} kept"
         print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
@@ -195,11 +195,11 @@ def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: 
 
 
 def _finish(store: Store) -> int:
-    """Write the report and the tables, and print the tables, which end by naming the report."""
+    """Write the report and the tables, print the tables, and print the path of the report."""
     summaries = summarise(store.runs)
     report = store.folder / REPORT_NAME
     if not report.exists() or report.stat().st_mtime_ns <= store.path.stat().st_mtime_ns:
-        from .report import render  # it draws with matplotlib, which a finished sweep need not wait for
+        from .report import render  # imports matplotlib, which a finished sweep does not need
 
         write_atomically(store.folder / TABLES_NAME, markdown(summaries))
         write_atomically(report, render(summaries, store))

@@ -1,7 +1,7 @@
 """The data of the sweep: scikit-learn's digits, a text, and the user's CIFAR-10 files.
 
-Every loader returns a `Dataset` of plain tensors that fit in memory, with a digest of the content: runs are compared
-only if they saw the same data.  Nothing is downloaded, ever.
+Every loader returns a `Dataset` of plain tensors that fit in memory, with a digest of the content. Runs are compared
+only if they saw the same data. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MAX_SYMBOLS = 256
 """Distinct characters of a text; all rarer ones share one extra symbol."""
 
 MIN_CHARACTERS = 20 * CONTEXT
-"""The shortest text worth a split: below it, the held-out tenth would not fill two windows."""
+"""The shortest text: in a shorter one the held-out tenth would not fill two windows."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Training and held-out tensors of one task.
 
-    For images, ``train_x`` is ``[n, channels, height, width]`` float32 and ``train_y`` the class of each; for text both
-    are the one long row of symbol numbers, and windows are cut from it as training goes.
+    For images, ``train_x`` is ``[n, channels, height, width]`` float32 and ``train_y`` the class of each; for text
+    both are the same sequence of symbol numbers, and training cuts windows from it.
 
     Args:
         train_x, train_y, test_x, test_y: the tensors, (n, channels, height, width) and (n,), or for text (characters,).
@@ -79,7 +79,7 @@ def _digest(*tensors: Tensor) -> str:
 def stratified_split(labels: Tensor, test_share: float) -> tuple[Tensor, Tensor]:
     """A fixed split of the example numbers into (train, test) with the same share of every class in both.
 
-    Of each class, evenly spaced examples are held out.  No randomness: the split is the same everywhere, for ever.
+    Evenly spaced examples of each class are held out. There is no randomness, so the split is the same everywhere.
     """
     test = torch.zeros(len(labels), dtype=torch.bool)
     for c in labels.unique():
@@ -92,7 +92,7 @@ def stratified_split(labels: Tensor, test_share: float) -> tuple[Tensor, Tensor]
 def load_digits() -> Dataset:
     """The 1,797 UCI handwritten digits, 8 x 8 pixels, that scikit-learn ships; half of each class is held out.
 
-    Half rather than a tenth: networks get nearly all digits right, and only a large test set tells them apart.
+    Half is held out because networks classify nearly all digits correctly, and only a large test set tells them apart.
 
     Raises:
         SweepError: scikit-learn is not installed.
@@ -123,7 +123,7 @@ def own_prose() -> str:
 
 
 def read_text(path: Path) -> str:
-    """The user's text, with an error that says what is wrong with it."""
+    """Read the user's text, or raise SweepError with the reason."""
     try:
         raw = path.read_bytes()
     except OSError as e:
@@ -190,7 +190,7 @@ _CIFAR_TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that admits arrays and the built-in containers, and nothing that could run code."""
+    """An unpickler that admits only arrays and built-in containers, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         import _codecs
@@ -198,7 +198,7 @@ class _ArraysOnly(pickle.Unpickler):
         import numpy as np
 
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            # The module moved in NumPy 2 and the old name warns; the function is the one that arrays name themselves.
+            # The module moved in NumPy 2 and the old name warns. Arrays themselves name the right function.
             return np.empty(0).__reduce__()[0]
         allowed = {
             ("numpy", "ndarray"): np.ndarray,
@@ -219,7 +219,7 @@ def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classe
             content = _ArraysOnly(f, encoding="bytes").load()
     except OSError as e:
         raise SweepError(f"cannot read {path}: {e.strerror or e}") from e
-    except Exception as e:  # a corrupt pickle can raise almost anything; none of it is news to the user
+    except Exception as e:  # a corrupt pickle can raise almost any exception
         raise SweepError(f"{path} is not a {kind} batch: {e}") from e
     data = content.get(b"data") if isinstance(content, dict) else None
     labels = content.get(key.encode()) if isinstance(content, dict) else None

@@ -1,7 +1,7 @@
 """The figures of the report, as SVG text to be placed inside an HTML page.
 
-Text stays text: it can be selected, and takes the page's font.  Colours are CSS variables, so that one drawing serves
-light and dark pages: matplotlib draws with placeholder colours, which are replaced afterwards.
+Text remains text: it can be selected and uses the page's font. Colours are CSS variables, so that one drawing works on
+light and dark pages. matplotlib draws with placeholder colours, which are replaced afterwards.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class Figures:
             figure.savefig(text, format="svg", metadata=nothing)
         svg = text.getvalue()
         svg = svg[svg.index("<svg") :]
-        svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows them; the page then names no address at all
+        svg = re.sub(
+            r' xmlns(:\w+)?="[^"]*"', "", svg
+        )  # HTML does not need them, and without them the page contains no address
         svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
         svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{label}"', svg, count=1)
         # Names such as line2d_1 repeat from figure to figure; only those that something refers to are needed.
@@ -120,7 +122,7 @@ class Figures:
             colour = self._paint(row.contender)
             ax.fill_between(step, [b[0] for b in band], [b[1] for b in band], color=colour, alpha=0.13, linewidth=0)
             dashed = {"linestyle": (0, (4, 2))} if row.contender.optimizer == "adam" else {}
-            # Thinner and thinner, each on top of those before: lines that coincide all stay visible.
+            # Each line is thinner than the lines below it, so that coinciding lines stay visible.
             width = max(1.1, 3.0 - 0.6 * max(0, i - 1)) if not dashed else 1.8
             ax.plot(step, middle, color=colour, linewidth=width, label=row.contender.label, **dashed)
             lowest.append(min(middle))
@@ -194,7 +196,7 @@ class Figures:
                     markerfacecolor=CARD if open_mark else colour)  # fmt: skip
         fewest = field.contenders[-1]
         for p in field.points:
-            if p.contender == fewest:  # one precision is named; the others stand to its right in the same order
+            if p.contender == fewest:  # one precision is labelled; the others follow to its right in the same order
                 ax.annotate(str(p.variant), (p.bytes, p.value), (4, -9), textcoords="offset points", color=INK,
                             fontsize=7.5)  # fmt: skip
         ax.set_xscale("log")
@@ -213,7 +215,7 @@ class Figures:
         return self._svg(figure, f"Bytes against {task.metric}, {task.title}")
 
     def exponents(self, summary: TaskSummary) -> str | None:
-        """Where the weights stand on the ladder, before training and after, for each precision."""
+        """Histograms of the exponents, before and after training, for each precision."""
         rows = [row for row in summary.rows if row.records[0]["exponents"] is not None]
         if not rows:
             return None
@@ -243,7 +245,7 @@ class Figures:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A running mean over what came last."""
+    """A running mean over the last values."""
     width = max(1, round(SMOOTHING * len(values)))
     return [fmean(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))]
 
@@ -269,7 +271,7 @@ def _name_columns(ax: Any, rows: Sequence[Row]) -> None:
 def _plain_log_ticks(
     axis: Any, limits: tuple[float, float], name: Any = lambda value, _: f"{value:g}", sparse: float = 200
 ) -> None:
-    """Decimal numbers on a logarithmic axis: 0.1, not ten to the minus one; powers alone beyond a ratio of `sparse`."""
+    """Decimal numbers on a logarithmic axis, such as 0.1; only powers of ten if the limits' ratio is above `sparse`."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = limits

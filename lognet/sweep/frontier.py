@@ -1,8 +1,8 @@
-"""Total bytes against the metric: what factored networks are worth beside plain ones of equal bytes.
+"""Bytes against the metric: factored networks compared with plain networks of equal bytes.
 
-A plain network may be narrower, shallower or of fewer bits; the best ones form a frontier of bytes against the metric.
-A factored network beats plain ones if its metric is better than the frontier's at its own bytes, where that is read off
-between two neighbours on the frontier, straight in the logarithm of the bytes.
+A plain network may be narrower, shallower or of fewer bits. The best ones form a frontier of bytes against the metric.
+A factored network beats plain ones if its metric is better than the frontier's at its own bytes. The frontier is
+interpolated between two neighbours, linearly in the logarithm of the bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Field:
         return sorted({p.contender for p in self.points}, key=lambda c: c.order)
 
     def frontier(self, contender: Contender | None = None) -> list[Point]:
-        """The plain networks that no smaller plain one equals, from few bytes to many; of one contender, or of all."""
+        """The plain networks that are better than all smaller plain ones, by bytes; of one contender or of all."""
         best: list[Point] = []
         plain = [p for p in self.points if p.variant.plain and contender in (None, p.contender)]
         for point in sorted(plain, key=lambda p: (p.bytes, self._loss(p))):
@@ -85,8 +85,8 @@ class Field:
 def against(point: Point, frontier: Sequence[Point]) -> Difference | None:
     """A point's value less the frontier's at the same bytes; None below the smallest plain network.
 
-    Above the largest plain network, the frontier goes on level. The noise is two standard errors of the difference,
-    those of both neighbours weighted as their values are.
+    Above the largest plain network, the frontier is constant. The noise is two standard errors of the difference; the
+    errors of both neighbours have the weights of their values.
     """
     if not frontier or point.bytes < frontier[0].bytes:
         return None
@@ -103,7 +103,7 @@ def against(point: Point, frontier: Sequence[Point]) -> Difference | None:
 
 
 def fields(summaries: Sequence[TaskSummary]) -> dict[str, Field]:
-    """By task: those that have both plain networks and others."""
+    """The tasks that have both plain networks and others, by name."""
     points: dict[str, list[Point]] = {}
     first: dict[str, TaskSummary] = {}
     for summary in summaries:

@@ -1,6 +1,6 @@
 """The networks of the sweep, written plainly: a small conv net, a small transformer, and ResNet-18.
 
-They know nothing of lognet.  ``lognet.wrap`` turns any of them into a network whose weights are a few bits each.
+They do not use lognet. ``lognet.wrap`` turns any of them into a network whose weights are a few bits each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a sweep compares: tasks, contenders, seeds, and the settings that make two runs comparable.
 
-Everything here is data.  A run is one (task, contender, seed); its settings are hashed into a fingerprint, so that a
-folder never mixes runs made differently.
+Everything here is data. A run is one (task, contender, seed). Its settings are hashed into a fingerprint, so that a
+folder never mixes runs with different settings.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MADAM: dict[str, Any] = {name: inspect.signature(Madam).parameters[name].default
 """Madam's settings, the library's defaults: the same for every task and precision."""
 
 RECIPE = 2
-"""Raise it when the training code changes in a way that changes results; older runs then no longer match."""
+"""Increase this when a change of the training code changes results, so that older runs no longer match."""
 
 MIN_BITS, MAX_BITS = 2, 16
 
@@ -112,7 +112,7 @@ TASKS = {
         ),
     )
 }
-"""The tasks on plain layers, the costliest first: it is started first, so that short runs fill the end of a sweep."""
+"""The tasks on plain layers. The costliest comes first and starts first, so that short runs fill the end of a sweep."""
 
 
 def task_name(base: str, model: str) -> str:
@@ -132,7 +132,7 @@ def find_variant(name: str) -> Variant:
 
 @cache
 def find_task(name: str) -> Task:
-    """A task by name, of whatever model.
+    """A task by name, on any model.
 
     Raises:
         SweepError: there is none of that name.
@@ -161,7 +161,7 @@ def is_task(name: Any) -> bool:
 
 
 def display_order(name: str) -> tuple[Any, ...]:
-    """The place of a task in tables: short tasks first, each with its variants behind it."""
+    """The sort key of a task in tables: short tasks first, each followed by its variants."""
     return (list(reversed(TASKS)).index(find_base(name)), find_variant(name).order)
 
 
@@ -185,7 +185,7 @@ class Contender:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Contender:
-        """The contender of a run's record; older ones say nothing of activations and gradients."""
+        """The contender of a run's record. Older records have no activations and gradients."""
         return cls(record["optimizer"], record["bits"], record.get("activation"), record.get("gradient"))
 
     @property
@@ -244,7 +244,7 @@ def contenders(precisions: Iterable[str]) -> list[Contender]:
 
 
 def _quantizer_name(word: str, name: str) -> str | None:
-    """The one spelling of a quantizer's name: the log format's is its bits, FP32 is None."""
+    """The normal form of a quantizer's name: its bits for the log format, None for FP32."""
     if name.lower() == "fp32":
         return None
     try:
@@ -276,7 +276,7 @@ class Run:
 
     @property
     def base(self) -> str:
-        """The task whatever its model: data, their order and the metric depend on it alone."""
+        """The task without its model. Data, their order and the metric depend only on this."""
         return find_base(self.task)
 
     @property
@@ -309,7 +309,7 @@ class Run:
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """A short hash of settings: equal settings, equal fingerprint, whatever the order of the keys."""
+    """A short hash of settings, which does not depend on the order of the keys."""
     text = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -328,7 +328,7 @@ def task_settings(task: Task, data: Dataset, steps: int | None) -> dict[str, Any
 
 
 def optimizer_settings(task: Task, contender: Contender) -> dict[str, Any]:
-    """What sets a contender apart from the others."""
+    """The settings in which contenders differ."""
     if contender.optimizer == "adam":
         return {"name": "adam", "lr": task.adam_lr, "betas": [0.9, 0.999], "eps": 1e-8}
     madam: dict[str, Any] = {"name": "madam", **MADAM}
@@ -353,8 +353,8 @@ def plan(
 ) -> list[Run]:
     """All runs in the order in which they start.
 
-    Seed by seed, so that a sweep cut short has whole comparisons; within a seed the tasks alternate, the costlier
-    first, which keeps the estimate of the time left steady and all workers busy to the end.
+    The seeds come one after the other, so that an interrupted sweep has whole comparisons. Within a seed the tasks
+    alternate, the costlier first. This keeps the estimate of the remaining time steady and all workers busy to the end.
     """
     return [
         Run(

@@ -1,4 +1,4 @@
-"""``report.html``: one file with everything in it, that looks well on light and dark screens and on paper."""
+"""``report.html``: one self-contained file for light screens, dark screens and paper."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def render(summaries: Sequence[TaskSummary], store: Store) -> str:
     """The whole page."""
     figures = Figures(summaries)
     palette = colours([row.contender for s in summaries for row in s.rows])
-    shown = [s for s in summaries if s.task.name in TASKS] or summaries[:1]  # of variants the page has tables first
+    shown = [s for s in summaries if s.task.name in TASKS] or summaries[:1]  # variants have their sections folded
     body = [
         "<h1>Precision sweep</h1>",
         f'<p class="soft">{_subtitle(summaries)}</p>',
@@ -93,11 +93,11 @@ def _subtitle(summaries: Sequence[TaskSummary]) -> str:
 def _fewest_bits(summary: TaskSummary) -> Row | None:
     """The contender whose weights have the fewest bits, if any has fewer than 32."""
     wrapped = [row for row in summary.rows if row.contender.bits is not None and row.mean is not None]
-    return min(wrapped, key=lambda row: row.contender.bits or 32, default=None)  # of several, the one listed first
+    return min(wrapped, key=lambda row: row.contender.bits or 32, default=None)  # of several, the first in the table
 
 
 def _card(summary: TaskSummary) -> str:
-    """The result at the fewest bits, and what it is worth."""
+    """The result at the fewest bits, and its differences to FP32."""
     row = _fewest_bits(summary) or summary.rows[0]
     value = "diverged" if row.mean is None else summary.number(row.mean) + (f" {summary.task.unit}".rstrip())
     told = [f"{summary.task.metric}, {summary.task.name}, {row.contender.label}."]
@@ -223,7 +223,7 @@ def _table(summary: TaskSummary, palette: dict[str, int]) -> str:
 
 
 def _settings(summaries: Sequence[TaskSummary], store: Store) -> list[str]:
-    """Everything needed to judge and to repeat the runs."""
+    """The settings and versions that are needed to repeat the runs."""
     parts = ["<h2>Settings and versions</h2>"]
     parts.append("<p>To get the same runs:</p><pre>" + escape("\n".join(store.commands)) + "</pre>")
     parts.append(
@@ -272,7 +272,7 @@ def _list(rows: dict[str, str]) -> str:
 
 
 def _versions(records: Sequence[Record]) -> dict[str, str]:
-    """The versions behind the runs; more than one where a folder was extended on another machine."""
+    """The versions that the runs were made with; several where a folder was extended on another machine."""
     found: dict[str, list[str]] = {}
     for r in records:
         for name, value in r["versions"].items():

@@ -1,4 +1,4 @@
-"""Keeps finished runs: ``results.json``, checked on reading and written whole or not at all, and its CSV extract."""
+"""Keeps finished runs in ``results.json``, which is checked on reading and replaced atomically, and in a CSV file."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def key(record: Record) -> tuple[str, str, int]:
 
 
 def order(record: Record) -> tuple[Any, ...]:
-    """Sorts runs the way they are shown, whichever finished first."""
+    """The sort key of runs in tables."""
     return (display_order(record["task"]), Contender.of(record).order, record["seed"])
 
 
 class Store:
     """The finished runs of one folder.
 
-    Opening one reads and checks what is there and changes nothing; the folder appears with the first kept run.
+    Opening a store reads and checks the folder and changes nothing. The first kept run creates the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class Store:
         self.records = {key(r): r for r in document["runs"]}
 
     def pending(self, runs: Sequence[Run]) -> list[Run]:
-        """Those of `runs` that are not there yet.
+        """The runs that are not in the folder yet.
 
         Raises:
             SweepError: the folder holds runs of the same tasks made with other settings or data.
@@ -106,7 +106,7 @@ class Store:
         return [run for run in runs if run.key not in self.records]
 
     def describe(self, runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
-        """Note what the tasks of `runs` measure and on which data; these are by base task."""
+        """Record what the tasks of `runs` measure and on which data. `datasets` has one entry for each base task."""
         for name in dict.fromkeys(run.task for run in runs):
             task = find_task(name)
             self.tasks[name] = {
@@ -200,7 +200,7 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for one sweep at a time.
 
-    The lock belongs to the process, so that one that is killed leaves no stale lock behind.
+    The lock belongs to the process, so a killed process leaves no stale lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def locked(folder: Path) -> Iterator[None]:
     with lock:
         try:
             import fcntl
-        except ImportError:  # Windows: two sweeps into one folder are the user's to avoid
+        except ImportError:  # Windows has no such lock
             yield
             return
         try:

@@ -1,4 +1,4 @@
-"""Spreads runs over worker processes and hands back each record as soon as it is there."""
+"""Spreads runs over worker processes and returns each record as soon as it arrives."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Event = tuple["Worker", dict[str, Any] | None]
 
 
 class Worker:
-    """One child process, the run it is at, and how far it has come."""
+    """One child process, its present run and step."""
 
     def __init__(self, events: queue.Queue[Event]) -> None:
         self.run: Run | None = None
         self.step = 0
         self.last_words: deque[str] = deque(maxlen=40)
-        # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its workers.
+        # A new session, so that Ctrl-C in the terminal reaches only the parent, which then ends its workers.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lognet.sweep.worker"],
             stdin=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Worker:
     def start(self, run: Run) -> None:
         self.run, self.step = run, 0
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a worker already dead says so on its other pipe
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is reported by its other pipe
             self.process.stdin.write(json.dumps(run.as_json(), allow_nan=False) + "\n")
             self.process.stdin.flush()
 
@@ -85,7 +85,7 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a worker: one thread for every numeric library, and the parent's own lognet."""
+    """The environment of a worker: one thread for every numeric library, and the parent's lognet."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
@@ -97,10 +97,10 @@ def describe(run: Run) -> str:
 
 
 def execute(runs: Sequence[Run], jobs: int, keep: Callable[[Run, dict[str, Any]], None], show: bool = True) -> None:
-    """Train `runs` in up to `jobs` processes, calling `keep` with each record the moment it arrives.
+    """Train `runs` in up to `jobs` processes, calling `keep` with each record as it arrives.
 
     Raises:
-        RunFailed: a worker failed; what was kept stays kept.
+        RunFailed: a worker failed. The runs that were kept remain kept.
     """
     waiting = deque(runs)
     events: queue.Queue[Event] = queue.Queue()
@@ -122,7 +122,7 @@ def execute(runs: Sequence[Run], jobs: int, keep: Callable[[Run, dict[str, Any]]
             worker.start(waiting.popleft())
         while left:
             try:
-                worker, event = events.get(timeout=1)  # a wait without end could not be interrupted on Windows
+                worker, event = events.get(timeout=1)  # on Windows an endless wait cannot be interrupted
             except queue.Empty:
                 bar.refresh()
                 continue

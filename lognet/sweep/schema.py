@@ -10,7 +10,7 @@ from .errors import SweepError
 from .plan import TASKS, Contender, fingerprint, is_task
 
 SCHEMA = 1
-"""Raised when a field changes its meaning or goes away; a new field alone does not raise it."""
+"""Increase this when a field changes its meaning or is removed, not for a new field."""
 
 CURVE_POINTS = 200
 HISTOGRAM_BINS = 64

@@ -1,6 +1,6 @@
-"""Condenses runs into one row a contender.
+"""Computes one row for each contender from its runs.
 
-Nothing here depends on how long a run took or in which order runs finished: the same runs give the same rows.
+The rows depend neither on how long a run took nor on the order in which runs finished.
 """
 
 from __future__ import annotations

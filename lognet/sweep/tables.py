@@ -1,4 +1,4 @@
-"""The tables of a sweep as headings and rows of text: for the terminal, for the report and, in Markdown, for a page."""
+"""The tables of a sweep as headings and rows of text, for the terminal, the report and, in Markdown, for a page."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _model_line(summary: TaskSummary, who: Sequence[Contender], fewest: Contende
 
 
 def equal_bytes(field: Field) -> Table:
-    """Every network that is not plain, from many bytes to few, against plain ones of equal bytes."""
+    """Compares every network that is not plain with plain ones of equal bytes, from many bytes to few."""
     heads = ["", "precision", "bytes", field.base.task.metric, "vs plain, same precision", "vs plain, any precision"]
     return Table([*heads, "beats plain"], [_equal_line(field, c) for c in field.comparisons()])
 
@@ -130,7 +130,7 @@ FRONTIER_LEGEND = (
 
 
 def text(summaries: Sequence[TaskSummary]) -> str:
-    """What a sweep prints at its end."""
+    """The text that a sweep prints at its end."""
     parts = []
     for summary in summaries:
         title = f"{summary.task.name}: {summary.task.title}"

@@ -31,7 +31,7 @@ _FACTORS: dict[str, Callable[..., Any]] = {c.__name__: c for c in (PHM, Kronecke
 
 
 def stream(task: str, seed: int, purpose: str) -> torch.Generator:
-    """Random numbers that depend on task, seed and purpose alone, so that every contender meets the same ones.
+    """Random numbers that depend only on task, seed and purpose, so that every contender gets the same ones.
 
     Args:
         task: name of a task.
@@ -58,7 +58,7 @@ def build(run: Run, data: Dataset) -> nn.Module:
         net: nn.Module = Transformer(data.classes, CONTEXT, **model)
     else:
         net = {"ConvNet": ConvNet, "ResNet18": ResNet18}[kind](data.classes, **model)
-    if algebra is not None:  # input and output stay real, as their widths are not whole tuples
+    if algebra is not None:  # input and output stay real, because their widths are not multiples of the tuple size
         algebraize(net, algebra, exclude="head", init="glorot")
     if factors:
         compress(net, {pattern: _FACTORS[kind](*numbers) for pattern, kind, *numbers in factors}, min_parameters=1)
@@ -148,7 +148,7 @@ def log_tensors(model: nn.Module) -> list[LogTensor]:
 
 
 def histogram(model: nn.Module) -> list[int] | None:
-    """How many weights stand on each part of the ladder, over all parameters; the first bin is the top rung's."""
+    """A histogram of the exponents of all parameters. The first bin has the top rung."""
     weights = log_tensors(model)
     if not weights:
         return None
@@ -161,7 +161,7 @@ def histogram(model: nn.Module) -> list[int] | None:
 
 
 def ladder(model: nn.Module) -> dict[str, Any] | None:
-    """Facts of the number format after training: spacing, range, and how many weights stand at its ends."""
+    """The number format after training: spacing, range, and the share of weights on the first and last rung."""
     weights = log_tensors(model)
     if not weights:
         return None
@@ -180,9 +180,9 @@ def ladder(model: nn.Module) -> dict[str, Any] | None:
 
 
 def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
-    """Train one run and return its record for ``results.json``; ``progress`` hears the steps done and the loss.
+    """Train one run and return its record for ``results.json``; ``progress`` gets the steps done and the loss.
 
-    A run whose loss is no longer finite ends at once and is recorded as diverged: that is a result, not a failure.
+    A run whose loss is not finite ends at once and is recorded as diverged. This is a result, not a failure.
     """
     device = torch.device("cuda" if run.base == "cifar10" and torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.deterministic = True
@@ -236,7 +236,7 @@ def train(run: Run, data: Dataset, progress: Progress) -> dict[str, Any]:
 
 
 def measure(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Bytes really held, gradients released first: they live only between a backward pass and a step."""
+    """The bytes held. Gradients are freed first, because they exist only between a backward pass and a step."""
     with contextlib.suppress(AttributeError):
         optimizer.zero_grad(set_to_none=True)
     return {

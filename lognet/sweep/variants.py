@@ -1,4 +1,4 @@
-"""The networks that ``--model`` names: which layers, how wide, how deep, and which tables, in one word.
+"""The networks that ``--model`` names: layers, width, depth and tables in one word.
 
     LAYERS[@WIDTH[xDEPTH]][+TABLES]        R   H   R@32   R@64x1   PHM4   K4+XS4   L16@96+L8
 
@@ -19,10 +19,10 @@ from .errors import SweepError
 
 REAL = "R"
 ALGEBRAS = ("C", "H", "M2R", "M3R", "M4R", "M2C", "D2", "D3", "D4")
-"""The algebras of whose layers the networks can be built."""
+"""The algebras over which the networks can be built."""
 
 FORMS = f"LAYERS[@WIDTH[xDEPTH]][+TABLES], LAYERS being {REAL}, {', '.join(ALGEBRAS)}, PHMn, Kr or Lr, TABLES XSr or Lr"
-"""What a model may be, for messages."""
+"""The syntax of a model, for messages."""
 
 _COUNT = r"[1-9]\d{0,3}"
 _MODEL = re.compile(
@@ -32,12 +32,12 @@ _MODEL = re.compile(
 )
 
 _LAYERS = {"PHM": ("PHM", "PHM n ="), "K": ("Kronecker", "Kronecker rank"), "L": ("LowRank", "low rank")}
-"""By the letters of a model: the class in `lognet` that makes such layers, and words for titles."""
+"""By the letters of a model: the class in `lognet` that makes its layers, and the words for titles."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of a task, as a choice of what differs from the task's own."""
+    """One network of a task, described by its differences from the task's own network."""
 
     layers: str = REAL
     width: int | None = None
@@ -49,7 +49,7 @@ class Variant:
         """The variant that a word names.
 
         Raises:
-            SweepError: it names none.
+            SweepError: the word names no variant.
 
         >>> Variant.parse("PHM4@96+XS2")
         Variant(layers='PHM4', width=96, depth=None, tables='XS2')
@@ -68,7 +68,7 @@ class Variant:
 
     @property
     def plain(self) -> bool:
-        """Whether it is made of plain layers, of whatever size: what factored networks have to beat."""
+        """Whether it consists of plain layers, of any size. Factored networks are compared with these."""
         return self.layers == REAL and self.tables is None
 
     @property
@@ -80,7 +80,7 @@ class Variant:
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """Sorts variants for tables: by family, the largest of it first, then by tables."""
+        """The sort key in tables: by family, with the largest network first, then by tables."""
         family = (REAL, "algebra", "PHM", "K", "L").index(self.family)
         algebra = ALGEBRAS.index(self.layers) if family == 1 else 0
         number = _number(self.layers) if family > 1 else 0
@@ -90,7 +90,7 @@ class Variant:
 
     @property
     def title(self) -> str:
-        """What differs, in words; empty for a task's own network."""
+        """The differences in words; empty for a task's own network."""
         parts = []
         if self.family == "algebra":
             parts.append(f"over {self.layers}")
@@ -137,7 +137,7 @@ class Variant:
         return {**settings, "factors": factors} if factors else settings
 
     def _factors(self, parts: dict[str, list[str]]) -> list[list[Any]]:
-        """[pattern, class, numbers...] for every part that is factorised, or one without a pattern if none has a name."""
+        """[pattern, class, numbers...] for every part that is factorised, with an empty pattern if `parts` names none."""
         rules: list[tuple[str, list[Any]]] = []
         if self.family in _LAYERS:
             rules.append(("layers", [_LAYERS[self.family][0], _number(self.layers)]))
@@ -150,11 +150,11 @@ class Variant:
 
 
 def _whole_tuples(width: int, algebra: str, heads: int) -> int:
-    """The real width nearest to another that tuples, and the heads of an attention, divide."""
+    """The nearest width that is a multiple of the tuple size and of the number of attention heads."""
     unit = math.lcm(Algebra(algebra).size, heads)
     return max(1, round(width / unit)) * unit
 
 
 def _number(word: str) -> int:
-    """The number that a word ends with."""
+    """The number at the end of a word."""
     return int(re.sub(r"^\D*", "", word))

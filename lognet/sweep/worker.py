@@ -1,7 +1,7 @@
 """A worker process: reads runs as JSON lines on stdin, trains them, writes progress and records on stdout.
 
-It lives as long as its parent.  When stdin ends, because the parent is done or was killed, the worker is gone at
-once, so that not even ``kill -9`` of a sweep leaves a process behind.
+When stdin ends, because the parent has finished or was killed, the worker exits at once. So even ``kill -9`` of a sweep
+leaves no process running.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Channel:
 
 def main() -> None:
     """Serve runs until stdin ends."""
-    # The channel keeps the real stdout to itself; whatever a library prints goes to stderr and cannot garble it.
+    # Only the channel writes to the real stdout. What libraries print goes to stderr.
     channel = Channel(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     lines: queue.Queue[str] = queue.Queue()
@@ -60,7 +60,7 @@ def main() -> None:
         from .plan import Run, load
         from .train import train
 
-        # One thread: the order of a sum, and so the last bit of a result, must not depend on the machine's cores.
+        # One thread, because the order of a sum, and so the last bit of a result, must not depend on the number of cores.
         torch.set_num_threads(1)
         datasets: dict[tuple[str, str | None], Any] = {}
         while True:

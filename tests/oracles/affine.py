@@ -18,7 +18,7 @@ class Oracle:
         self.sigma, self.warmup, self.average, self.square, self.t = sigma, warmup, 0.0, 0.0, 0
 
     def target(self, w: float, g: float) -> float:
-        """Where the step takes a weight, were there no bounds and no rungs."""
+        """The new weight without bounds and rungs."""
         self.t += 1
         self.average = self.momentum * self.average + (1 - self.momentum) * g
         self.square = self.beta * self.square + (1 - self.beta) * g * g
@@ -41,16 +41,16 @@ def places(x: float, scale: float, base_precision: float) -> float:
 
 
 def lift(u: float, base_precision: float) -> float:
-    """What to add to a place before its fraction is dropped, so that the mean over u is exact in value.
+    """The number to add to a fractional rung before its fraction is dropped, so that the mean over u is exact in value.
 
     With t of a rung's way down left to go, q = exp(base_precision) and the rungs 1 and 1/q around exp(-t base_precision),
-    the lower one must be taken with probability (1 - exp(-t base_precision)) / (1 - 1/q), and lift(u) >= 1 - t has it.
+    the lower one must be taken with probability (1 - exp(-t base_precision)) / (1 - 1/q), which is that of lift(u) >= 1 - t.
     """
     return math.log(1 + u * math.expm1(base_precision)) / base_precision
 
 
 def crosses(x: float, side: int, half: int, lowest: float) -> bool:
-    """Whether a weight of sign `side`, sent to x, changes sides: below the lowest rung with a probability that makes x the
-    mean. `half` counts as a two's complement number of 16 bits."""
+    """Whether a weight of sign `side` whose new value is x changes its sign. Below the lowest rung the probability makes x
+    the mean. `half` is a two's complement number of 16 bits."""
     signed = half if half < 2**15 else half - 2**16
     return x * side < signed / 2**15 * lowest

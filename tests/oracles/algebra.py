@@ -1,4 +1,4 @@
-"""Products over algebras the long way: numbers, loops and Python's own complex type."""
+"""Products over algebras from their definitions, in loops and with Python's complex type."""
 
 import torch
 

@@ -1,13 +1,13 @@
-"""The table that PyTorch's own suite keeps of an optimizer, for Madam, and problems to run it on.
+"""The table of PyTorch's own suite for an optimizer, filled in for Madam, and problems to run it on.
 
-The defaults of Madam are not repeated here, so that they may change.
+It does not repeat the defaults of Madam, so that they can change.
 """
 
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
-# Its import forbids the whole process to set cudnn's flags; what was allowed stays allowed.
+# Its import forbids the whole process to set cudnn's flags. Undo that.
 _flags, _name = torch.backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag"
 _allowed = _flags[_name]
 from torch.testing._internal.common_optimizers import (  # noqa: E402
@@ -121,7 +121,7 @@ def assert_equal(xs, ys):
 
 
 def same(a, b):
-    """Of state dicts, whatever the order of their keys: exactly, dtypes included."""
+    """Whether state dicts are equal exactly, with dtypes, in any order of their keys."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a computation's graph keeps for its backward pass."""
+"""The bytes that a computation's graph keeps for its backward pass."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The native back ends that this machine and this build have, to be held to the reference."""
+"""The native back ends of this machine and this build, which the tests compare with the reference."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from lognet.quant import kernels
 
 
 def native_backends():
-    """Their names. A machine with a compiler has at least the portable one: its absence is a failure, not a skip."""
+    """Their names. A machine with a compiler has at least the portable one, so its absence is a failure."""
     names = []
     for name in ("portable", "avx2", "avx512"):
         try:

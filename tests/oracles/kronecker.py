@@ -54,7 +54,7 @@ def saved_bytes(loss_of):
 
 
 def check_log_twin(module, call, limit=None):
-    """A module of LogTensors computes and differentiates as its dequantised twin, and its graph keeps codes.
+    """Check that a module of LogTensors computes and differentiates like its dequantised copy and keeps codes in its graph.
 
     `limit`: dense bytes that the graph may keep (inputs, activations); None does not check.
     """
@@ -77,7 +77,7 @@ def check_log_twin(module, call, limit=None):
 
 
 def check_layer(make, x, dense):
-    """A float64 layer against ``dense(x, its .weight, its .bias)``: values, all gradients, gradcheck, state, copies."""
+    """Compare a float64 layer with ``dense(x, its .weight, its .bias)``: values, all gradients, gradcheck, state, copies."""
     module = make(dtype=torch.float64)
     x = x.double().requires_grad_() if x.is_floating_point() else x
     inputs = [x] if x.is_floating_point() else []
@@ -118,6 +118,6 @@ def check_layer(make, x, dense):
 
 
 def compiled(module):
-    """The module through torch.compile's tracing and its autograd, without generating code."""
+    """Run the module through torch.compile's tracing and autograd, without generating code."""
     torch._dynamo.reset()
     return torch.compile(module, backend="aot_eager", fullgraph=True)

@@ -1,4 +1,4 @@
-"""The ladder one number at a time, in Python floats: slow, independent of lognet, and plain to read."""
+"""The ladder, one number at a time, in Python floats. It is slow and independent of lognet."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def rung(k: int, scale: float, base_precision: float) -> float:
 
 
 def nearest_rung(x: float, scale: float, base_precision: float, bits: int) -> int:
-    """The rung closest to |x| in log space, found by trying every one of them."""
+    """The rung closest to |x| in log space, found by trying every rung."""
     distance = lambda k: abs(math.log(abs(x)) - math.log(rung(k, scale, base_precision)))
     return min(range(2**bits), key=distance)
 
 
 def rounded_rung(x: float, scale: float, base_precision: float, bits: int, u: float) -> int | None:
-    """floor(position + u), kept on the ladder, in fifty decimal digits; None too close to a change for float64 to tell."""
+    """floor(position + u), clamped, in fifty decimal digits; None if float64 cannot tell which side of a change it is."""
     if x == 0:
         return 2**bits - 1
     getcontext().prec = 50

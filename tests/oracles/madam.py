@@ -1,6 +1,6 @@
 """Madam as the paper prints it, one weight at a time, in Python floats (float64).
 
-Written from Bernstein et al. 2020 (Algorithm 1 and section 4.1) and from nothing in lognet.
+It is written from Bernstein et al. 2020 (Algorithm 1 and section 4.1) and uses nothing of lognet.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ class Oracle:
         return clamp(w * math.exp(-self.lr * sign(w) * r), sigma_star)
 
     def step_code(self, k: int, sign: int, g: float, base_precision: float, bits: int) -> int:
-        """Section 4.1: the move is rounded to whole rungs, the rung stays on the ladder, the sign stays."""
+        """Section 4.1: the move is rounded to whole rungs, the rung is clamped to the ladder, the sign stays."""
         move = round(self.direction(g) * self.lr / base_precision)
         return min(max(k + move * sign, 0), 2**bits - 1)

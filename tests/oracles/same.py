@@ -1,4 +1,4 @@
-"""Sameness of tensors in everything that a copy must keep."""
+"""Compares tensors in everything that a copy must keep."""
 
 import torch
 
@@ -20,7 +20,7 @@ def assert_same(a, b):
 
 
 def assert_same_dicts(a, b):
-    """Of state dicts, nested or not."""
+    """The same for state dicts, nested or not."""
     assert a.keys() == b.keys()
     for name, value in a.items():
         (assert_same_dicts if isinstance(value, dict) else assert_same)(value, b[name])

@@ -1,4 +1,4 @@
-"""What the rows of AlgebraNets share."""
+"""The base class of the recipes for AlgebraNets."""
 
 from __future__ import annotations
 

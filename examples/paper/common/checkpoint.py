@@ -1,4 +1,4 @@
-"""What a killed run leaves: a checkpoint that is the old one or the new one, whole, and a log that agrees with it."""
+"""Checkpoints and logs of resumable runs. A killed run leaves a whole checkpoint, old or new, and a log that fits it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 class Log:
-    """JSON lines, one record each, with the step they belong to; those after the checkpoint are dropped on resuming."""
+    """JSON lines, one record each, with its step. Resuming drops the records after the checkpoint."""
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
         if path.exists():
-            lines = path.read_text().split("\n")[:-1]  # what has no newline was cut off by the kill
+            lines = path.read_text().split("\n")[:-1]  # a line without a newline is incomplete
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             write_atomically(path, "".join(line + "\n" for line in kept))
 

@@ -17,13 +17,13 @@ from .recipe import Recipe
 class CifarRecipe(Recipe):
     """Classify CIFAR pictures: cross-entropy, random crops mirrored half the time, top-1 on the test set.
 
-    --data is the folder of the unpacked archive, ``cifar-10-batches-py`` or ``cifar-100-python``, or the one that holds
-    it. The files are pickles; they are read by an unpickler that admits nothing but arrays and containers.
+    --data is the folder of the unpacked archive, ``cifar-10-batches-py`` or ``cifar-100-python``, or the folder
+    that contains it. The files are pickles. The reader admits only arrays and containers, so a file cannot run code.
     """
 
     classes = 10
     crop, padding = 32, 4
-    """Side of the training pictures, and the zeros around the picture that they are cut from."""
+    """Side of the training crops, and the zeros added on each side of a picture before cropping."""
 
     def __init__(self, args, place) -> None:
         super().__init__(args, place)
@@ -36,7 +36,7 @@ class CifarRecipe(Recipe):
         self.deviation = pixels.std((0, 2, 3), keepdim=True).to(place.device)
 
     def batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pictures uint8, labels) from step `first` on: every epoch in an order of its own, the rest of a batch dropped."""
+        """(pictures uint8, labels) from step `first` on. Every epoch has a new order, without an incomplete last batch."""
         per_epoch = max(1, len(self.data.train_x) // self.args.batch)
         step = first
         while True:
@@ -68,7 +68,7 @@ class CifarRecipe(Recipe):
 
 
 def read(load, folder: Path):
-    """A CIFAR data set; what is wrong with the folder ends the run with one line."""
+    """A CIFAR data set. An unusable folder ends the run with a message of one line."""
     try:
         return load(folder)
     except SweepError as error:

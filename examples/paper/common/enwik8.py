@@ -1,4 +1,4 @@
-"""enwik8: one file of 100,000,000 bytes, of which the first 90 % are for training, then 5 % each to validate and test."""
+"""enwik8: one file of 100,000,000 bytes, 90 % to train on, then 5 % each to validate and test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def characters(path: Path) -> tuple[Tensor, Tensor, Tensor]:
     """Bytes of the training, validation and test parts; `path` is the file or the folder that holds it.
 
-    The split is everyone's (90, 5 and 5 million bytes; Dai et al. 2019); the paper gives none.
+    The split is the usual one (90, 5 and 5 million bytes; Dai et al. 2019), because the paper gives none.
     """
     file = path / "enwik8" if path.is_dir() else path
     if not file.is_file():

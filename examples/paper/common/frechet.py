@@ -11,8 +11,8 @@ from torch import Tensor, nn
 def load_features(path: Path, device: torch.device) -> nn.Module:
     """A TorchScript network called as ``network(pictures, return_features=True)``, uint8 (N, 3, H, W) to features (N, d).
 
-    ``inception-2015-12-05.pt``, which circulates for this purpose, is one; its use is yours to get. A TorchScript file is
-    a program: open only one that you trust.
+    ``inception-2015-12-05.pt``, which circulates for this purpose, is said to be one; lognet does not ship it. A TorchScript
+    file is a program: open only a file that you trust.
     """
     if not path.is_file():
         raise SystemExit(f"error: there is no file {path}")
@@ -20,7 +20,7 @@ def load_features(path: Path, device: torch.device) -> nn.Module:
 
 
 class Moments:
-    """Sums from which a mean and a covariance follow; those of several processes add up."""
+    """Sums from which the mean and the covariance are computed. The sums of several processes add up."""
 
     def __init__(self) -> None:
         self.count: float = 0.0
@@ -28,7 +28,7 @@ class Moments:
         self.second: Tensor | None = None
 
     def add(self, features: Tensor) -> None:
-        """Count features (N, d) in."""
+        """Add features (N, d)."""
         x = features.double()
         self.count += len(x)
         self.first = x.sum(0) if self.first is None else self.first + x.sum(0)

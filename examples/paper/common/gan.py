@@ -1,6 +1,6 @@
 """A class-conditional GAN for 32 x 32 pictures: residual blocks, spectral norm and a projection discriminator.
 
-All ours, after Miyato et al. 2018 and Miyato and Koyama 2018: Bernstein et al. 2020 says "cGAN" and nothing else of it.
+The architecture is ours, after Miyato et al. 2018 and Miyato and Koyama 2018. Bernstein et al. 2020 says only "cGAN".
 """
 
 from __future__ import annotations

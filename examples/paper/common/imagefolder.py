@@ -1,6 +1,6 @@
 """ImageNet as folders of JPEG files, one folder a class, decoded by Pillow.
 
-torchvision has this too; its wheels run only beside the torch build that they were made for, so Pillow does here.
+This file uses Pillow, because the wheels of torchvision work only with the torch build that they were made for.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from .recipe import Recipe
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as everyone's
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual values for ImageNet
 SUFFIXES = (".jpeg", ".jpg")
 
 
 class ImageFolder(Dataset):
     """The pictures of ``folder/CLASS/*.JPEG``; classes are numbered in the order of their names.
 
-    An item (index, key) is a picture, uint8 (3, side, side), and its label. With a key it is a random crop of 8 to 100 %
-    of the area, its sides at most 3 to 4, mirrored half the time, drawn from the key; with None it is the middle of the
-    picture whose short side is side * 256 / 224.
+    An item (index, key) is a picture, uint8 (3, side, side), and its label. A key draws a random crop of 8 to 100 %
+    of the area, with sides of a ratio from 3/4 to 4/3, mirrored half the time. Without a key (None) the picture is the
+    centre crop after its short side was scaled to side * 256 / 224.
     """
 
     def __init__(self, folder: Path, side: int, classes: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """IWSLT'14 German to English as ``train.de``, ``train.en``, ``valid.*`` and ``test.*``: a sentence a line, tokens by spaces.
 
-That is the layout that fairseq's ``prepare-iwslt14.sh`` leaves, with byte-pair pieces that end in ``@@``.
+fairseq's ``prepare-iwslt14.sh`` writes this layout, with byte-pair pieces that end in ``@@``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Corpus:
         self.references = [text([*b]) for _, b in raw["test"]]
 
     def words(self, numbers: list[int]) -> str:
-        """The sentence that a model wrote; what is no token (a row of its embedding that none has) is unknown."""
+        """The sentence for a model's output. Numbers without a token become the unknown token."""
         known = lambda i: self.tokens[i if i < len(self.tokens) else UNKNOWN]
         return text([known(i) for i in numbers if i not in (PAD, EOS)])
 
 
 def text(tokens: list[str]) -> str:
-    """A sentence of whole words, still as tokens apart by spaces: byte-pair pieces joined."""
+    """A sentence with byte-pair pieces joined to words, with spaces between tokens."""
     return (" ".join(tokens) + " ").replace("@@ ", "").strip()
 
 

@@ -1,4 +1,4 @@
-"""Language models: a text as parallel columns, read from left to right, and its loss in bits or as perplexity."""
+"""Language models on a text in parallel columns, with the loss in bits or as perplexity."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def columns(tokens: Tensor, rows: int) -> Tensor:
 class LanguageRecipe(Recipe):
     """Predict the next token: cross-entropy.
 
-    Training reads windows of --length tokens of --batch columns, one after the other, and hands the model's state (its
-    memory, without gradients) from one to the next; at the end of the text the columns start anew.
+    Training reads windows of --length tokens of --batch columns, one after the other. The model's state (its memory,
+    without gradients) goes from one window to the next. At the end of the text the columns start again.
     """
 
     state = "state"  # key in `carried`

@@ -1,4 +1,4 @@
-"""The training loop of all recipes: resumed where it was killed, logged, on one process or on those of torchrun."""
+"""The training loop of all recipes. It resumes, logs, and runs on one process or on those of torchrun."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Run:
             self.log = checkpoint.Log(args.out / "log.jsonl", self.step)
 
     def train(self) -> None:
-        """All steps that are left, then the row."""
+        """Run all remaining steps, then print the row."""
         recipe, place = self.recipe, self.place
         networks = [place.parallel(part) for part in self.parts]
         batches = recipe.batches(self.step)

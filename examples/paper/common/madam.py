@@ -1,4 +1,4 @@
-"""What the rows of Madam's Tables 1 and 2 share."""
+"""The base class of the recipes for Madam's Tables 1 and 2."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ class Preset:
 MADAM_PAPER = Preset(0.01, "plateau")
 """eta = 0.01 in all of the paper's runs (Table 1), "decayed by 10 when the loss plateaus"."""
 MADAM = Preset(0.2, "cosine")
-"""lognet's default and a schedule of ours; on the papers' tasks nobody has tuned them."""
+"""lognet's default and a schedule of ours. Nobody has tuned them on the papers' tasks."""
 
 
 def wrap(model: nn.Module, args: argparse.Namespace) -> nn.Module:
-    """The model on the ladder of its contender, in place, where --bits says a width."""
+    """Wrap the model, in place, if --bits gives a number of bits."""
     if args.bits is None:
         return model
     if args.optimizer == "madam-paper":  # section 6: uniform on the ladder below sigma*, every layer at the same width

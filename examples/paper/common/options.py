@@ -21,8 +21,8 @@ def parse(
     """The options of one run.
 
     Args:
-        add: puts in those of the recipe.
-        defaults, tiny: of the recipe, over those here; `tiny` only with --tiny, and flags that are given win over both.
+        add: adds the options of the recipe.
+        defaults, tiny: the recipe's values, which replace the common ones; `tiny` only with --tiny. Flags replace both.
 
     Raises:
         SystemExit: options that contradict each other, or that do not exist.

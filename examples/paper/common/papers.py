@@ -1,4 +1,4 @@
-"""The papers' figures: the rows that the recipes print their own beside. Nothing here was measured by lognet."""
+"""The papers' figures, which the recipes print beside their own. Nothing here was measured by lognet."""
 
 from __future__ import annotations
 

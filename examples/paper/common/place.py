@@ -1,4 +1,4 @@
-"""Where a process of a run stands: its device, its rank among the processes of torchrun, and what it asks the others."""
+"""A process of a run: its device, its rank among the processes of torchrun, and its collectives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
     @classmethod
     @contextmanager
     def of(cls, device: str, amp: str) -> Iterator[Place]:
-        """The place of this process; the process group lives as long as the block."""
+        """The place of this process. The process group exists until the block ends."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         launched = "TORCHELASTIC_RUN_ID" in os.environ
@@ -50,7 +50,7 @@ class Place:
         return self.rank == 0
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """The module as the training step is to call it."""
+        """The module that the training step calls."""
         if not self.launched:
             return module
         return nn.parallel.DistributedDataParallel(module)  # one device a process: that of its parameters
@@ -60,10 +60,10 @@ class Place:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def share(self, size: int) -> int:
-        """How many of a batch are this process's.
+        """The size of this process's share of a batch.
 
         Raises:
-            SystemExit: a batch that the processes cannot share alike.
+            SystemExit: a batch that is no multiple of the number of processes.
         """
         if size % self.world:
             raise SystemExit(f"error: --batch {size} must be a multiple of the {self.world} processes")
@@ -77,7 +77,7 @@ class Place:
         return total.tolist()
 
     def align(self, model: nn.Module) -> None:
-        """Give all processes the first one's buffers: each has its own averages of batch norm after a step."""
+        """Give all processes the first one's buffers, because each has other averages of batch norm after a step."""
         if self.launched:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""What a recipe says; common/loop.py does the rest."""
+"""The base class of all recipes. common/loop.py runs them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Recipe:
     """One task of a paper: its data, model, loss and evaluation.
 
     Subclasses read their data in ``__init__`` and set `period` (steps between evaluations) and `total` (steps of the
-    whole run). Everything random in a step depends on (seed, step, rank) alone, so a resumed run goes on as if it had
-    never stopped; what else a step leaves for the next one belongs into `carried`.
+    whole run). Everything random in a step depends only on (seed, step, rank), so a resumed run gives the same
+    numbers as an uninterrupted one. Other state that a step hands to the next belongs into `carried`.
     """
 
     metric: ClassVar[str]
@@ -64,7 +64,7 @@ class Recipe:
 
     @property
     def differs(self) -> str:
-        """In what a run differs from that of the paper's row by its options, or nothing."""
+        """The options in which a run differs from the paper's row; empty if there are none."""
         return ""
 
     def preset(self) -> Preset:
@@ -77,7 +77,7 @@ class Recipe:
         self.period = period or steps_per_epoch
 
     def generator(self, *purpose: int) -> torch.Generator:
-        """Random numbers that depend on the seed and the purpose alone."""
+        """Random numbers that depend only on the seed and the purpose."""
         key = self.args.seed + 1
         for number in purpose:
             key = (key * 1_000_003 + number + 1) % 2**61
@@ -115,7 +115,7 @@ class Recipe:
         raise NotImplementedError
 
     def reported(self, history: History, total: int) -> float | None:
-        """What stands beside the paper's figure, of the evaluations of a run of `total` steps."""
+        """The result to print beside the paper's figure, from the evaluations of a run of `total` steps."""
         found = [results[self.metric] for step, results in history if self.metric in results]
         if self.best == "late minimum":
             late = [r[self.metric] for step, r in history if self.metric in r and step >= 0.95 * total]

@@ -19,7 +19,7 @@ POOL = 50  # batches whose sentences are sorted by length together
 class TranslationRecipe(Recipe):
     """Translate --data (common/iwslt.py). --batch counts sentences; BLEU is of the test set, when the run is over.
 
-    BLEU is sacrebleu's of the tokens as they are in the files, byte-pair pieces joined: the papers do not say theirs.
+    BLEU is sacrebleu's, of the tokens in the files with byte-pair pieces joined. The papers do not name their tokens.
     """
 
     metric = "bleu"
