@@ -56,7 +56,7 @@ define build_sanitized
 	cp -a lognet optim quant tests setup.py pyproject.toml README.md LICENSE $(SANITIZED)/$(1)
 	rm -f $(SANITIZED)/$(1)/quant/kernels/_native.so
 	cd $(SANITIZED)/$(1) && LOGNET_CXXFLAGS="-O1 -g -fno-wrapv $(2)" $(abspath $(VENV))/bin/python setup.py -q build_ext --inplace
-	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc tests/native/sanitized.cpp \
+	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc -I optim/csrc tests/native/sanitized.cpp \
 	    -L quant/kernels -l:_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
 endef
 define run_sanitized
@@ -99,7 +99,7 @@ clean:  ## remove the virtual environments, builds and caches (sweep-results/ an
 
 # The stamp is written last and removed first: an environment without one is unfinished and is made again from nothing,
 # one whose stamp is merely older than the requirements is brought up to date.
-$(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard quant/kernels/csrc/*) $(CONSTRAINTS)
+$(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard $(addsuffix .*,quant/kernels/csrc/* quant/kernels/csrc/*/* optim/csrc/*)) $(CONSTRAINTS)
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' here: install Python 3.10 or newer, or name one with PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: lognet needs Python 3.10 or newer and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1): name another with PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: '$(PYTHON)' has no venv module: install it (Debian, Ubuntu: the package python3-venv), or name another Python with PYTHON=..." >&2; exit 1; }

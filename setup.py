@@ -1,4 +1,4 @@
-"""Builds the native kernels (quant/kernels/csrc) beside the Python that is described in pyproject.toml.
+"""Builds the native kernels (quant/kernels/csrc and optim/csrc) beside the Python that is described in pyproject.toml.
 
 They are optional: without a C++ compiler the installation succeeds, everything works on plain torch operations, and
 lognet says once what is lost. The library is plain C to the outside: one build serves every Python and every torch.
@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = "quant/kernels/csrc"
 sources = runpy.run_path(str(Path(__file__).parent / "quant/kernels/sources.py"))
+FOLDERS = sources["NATIVE"]
 
 # Each number is rounded by itself, as torch rounds it: no contraction, no fast math.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
@@ -24,21 +24,12 @@ FLAGS += [
     "-Wall",
     "-Wno-maybe-uninitialized",
     "-Wno-uninitialized",  # in GCC's own header of AVX-512
-    f'-DLOGNET_SOURCES="{sources["digest"](Path(SOURCES))}"',
+    f'-DLOGNET_SOURCES="{sources["native_digest"]()}"',
+    f"-I{FOLDERS[0]}",
 ]
-LEVELS = {
-    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
-    "kernels_avx512.cpp": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mfma",
-        "-mf16c",
-        "-mbmi2",
-    ],
-}
+AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
+LEVELS = {"avx2": AVX2, "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2]}
+"""The instructions that a file may use, by the end of its name."""
 
 
 class BuildKernels(build_ext):
@@ -49,11 +40,11 @@ class BuildKernels(build_ext):
         extra = os.environ.get("LOGNET_CXXFLAGS", "").split()
         objects = []
         for source in sorted(ext.sources):
-            own = LEVELS.get(Path(source).name)
+            own = LEVELS.get(Path(source).stem.rpartition("_")[2])
             if own is None or x86:
                 flags = [
                     *FLAGS,
-                    f"-frandom-seed={Path(source).name}",
+                    f"-frandom-seed={source}",
                     *(own or []),
                     *([] if x86 else ["-DLOGNET_PORTABLE_ONLY"]),
                     *extra,
@@ -73,12 +64,16 @@ class AnyPython(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def sources_with(suffix: str) -> list[str]:
+    return sorted(path.as_posix() for folder in FOLDERS for path in Path(folder).rglob(f"*{suffix}"))
+
+
 setup(
     ext_modules=[
         Extension(
             "lognet.quant.kernels._native",
-            sources=sorted(path.as_posix() for path in Path(SOURCES).glob("*.cpp")),
-            depends=sorted(path.as_posix() for path in Path(SOURCES).glob("*.h")),
+            sources=sources_with(".cpp"),
+            depends=sources_with(".h"),
             optional=True,
         )
     ],

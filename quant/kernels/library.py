@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .sources import digest
+from .sources import native_digest
 
 VARIABLE = "LOGNET_KERNELS"
 LEVELS = {"portable": 0, "avx2": 1, "avx512": 2}
@@ -96,7 +96,7 @@ def _load() -> ctypes.CDLL | None:
         warnings.warn(f"lognet's native kernels cannot be loaded ({error}). {_REMEDY}", stacklevel=2)
         return None
     loaded.lognet_sources.restype = ctypes.c_char_p
-    if loaded.lognet_sources() != digest(_FOLDER / "csrc").encode():
+    if loaded.lognet_sources() != native_digest().encode():
         warnings.warn(f"lognet's native kernels were built from other sources than these. {_REMEDY}", stacklevel=2)
         return None
     loaded.lognet_set_parallel(_parallel_regions())

@@ -3,7 +3,7 @@
 // The intrinsics are SIMD Everywhere's, and here what its version 0.7.4 lacks.
 #pragma once
 
-#if defined(__AVX512F__)  // kernels_avx512.cpp; AVX2 is all that the compiler may use in it
+#if defined(__AVX512F__)  // the files whose names end in _avx512; AVX2 is all that the compiler may use in them
 #pragma GCC target("no-avx512f")
 #undef __AVX512F__
 #undef __AVX512BW__

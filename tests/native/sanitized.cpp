@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "lognet.h"
+#include "madam.h"
 #include "parallel.h"
 
 extern "C" {

@@ -1,15 +1,19 @@
 // What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
 #include <string.h>
 
-#include "chosen.h"
-#include "lognet.h"
+#include "kernels.h"
 #include "pages.h"
 #include "parallel.h"
 
 namespace {
 
 ParallelFn parallel_regions = nullptr;
-const Kernels* chosen = kernels_portable();
+int level = 0;
+
+const Kernels& chosen_kernels() {
+    static const Kernels* const levels[] = LOGNET_LEVELS(kernels);
+    return *levels[level];
+}
 
 struct Job {
     int64_t next, items;
@@ -40,7 +44,7 @@ void in_pieces(int64_t start, int64_t count, int threads, Body body) {
 
 }  // namespace
 
-const Kernels* chosen_kernels() { return chosen; }
+int chosen_level() { return level; }
 
 void run_parallel(int64_t items, int threads, void (*item)(void*, int64_t), void* context) {
     Job job = {0, items, item, context};
@@ -56,23 +60,20 @@ LOGNET_API const char* lognet_sources() { return LOGNET_SOURCES; }
 
 LOGNET_API void lognet_set_parallel(ParallelFn function) { parallel_regions = function; }
 
-// Takes the instruction set of this name: 0 portable, 1 AVX2, 2 AVX-512. Returns whether this machine has it.
-LOGNET_API int lognet_set_level(int level) {
+// Takes an instruction set: 0 portable, 1 AVX2, 2 AVX-512. Returns whether this machine and this build have it.
+LOGNET_API int lognet_set_level(int wanted) {
+    bool has = wanted == 0;
 #ifndef LOGNET_PORTABLE_ONLY
     __builtin_cpu_init();
-    if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-        chosen = kernels_avx2();
-        return 1;
-    }
-    if (level == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        chosen = kernels_avx512();
-        return 1;
+    if (wanted == 1) {
+        has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    } else if (wanted == 2) {
+        has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     }
 #endif
-    if (level != 0) return 0;
-    chosen = kernels_portable();
-    return 1;
+    if (has) level = wanted;
+    return has;
 }
 
 // Values of the weights start .. start + n - 1 of a tensor of `count`, in the order of memory. `rungs` has 2^bits entries.
@@ -82,7 +83,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
     ask_for_large_pages(out, n * static_cast<int64_t>(sizeof(float)));
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
+        chosen_kernels().decode(planes, rungs, scale, count, begin, end, out + (begin - start));
     });
 }
 
@@ -90,7 +91,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
 LOGNET_API void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t start, int64_t n, uint8_t* out,
                               int threads) {
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->unpack(stream, width, count, begin, end, out + (begin - start));
+        chosen_kernels().unpack(stream, width, count, begin, end, out + (begin - start));
     });
 }
 
@@ -98,7 +99,7 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
                                     int64_t n, int32_t* out, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), nullptr, bits};
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->unpack_codes(planes, count, begin, end, out + (begin - start));
+        chosen_kernels().unpack_codes(planes, count, begin, end, out + (begin - start));
     });
 }
 
@@ -106,7 +107,7 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
 LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream,
                             int threads) {
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->pack(values, size, byte, width, begin, end, stream);
+        chosen_kernels().pack(values, size, byte, width, begin, end, stream);
     });
 }
 
@@ -118,7 +119,7 @@ LOGNET_API void lognet_encode(const void* values, int dtype, double scale, int b
                                most,   drops,                     key,   coin_key, (1 << bits) - 1};
     const Planes planes = {low, high, sign, bits};
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->encode(encoding, planes, begin, end);
+        chosen_kernels().encode(encoding, planes, begin, end);
     });
 }
 
@@ -140,5 +141,5 @@ LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const ui
         if (!bias) memset(to, 0, rows * sizeof(float));
         else if (bias != to) memcpy(to, bias, rows * sizeof(float));
     }
-    chosen_kernels()->product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
+    chosen_kernels().product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
 }

@@ -1,5 +1,6 @@
 // The random bits of quant/random_bits.py: a hash of each element's own index.
 #pragma once
+#include "simd/simd.h"
 
 namespace {
 

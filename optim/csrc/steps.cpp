@@ -2,11 +2,16 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "chosen.h"
-#include "lognet.h"
+#include "kernels.h"
+#include "madam.h"
 #include "parallel.h"
 
 namespace {
+
+const StepKernels& chosen_kernels() {
+    static const StepKernels* const levels[] = LOGNET_LEVELS(step_kernels);
+    return *levels[chosen_level()];
+}
 
 // mix64 of quant/random_bits.py.
 uint64_t mix(const uint64_t* words, int count) {
@@ -89,7 +94,7 @@ LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t*
         const Piece& piece = list[i];
         const Parameter& p = parameters[piece.parameter];
         const Dtype dtype = static_cast<Dtype>(p.grad_dtype);
-        if (!chosen_kernels()->all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
+        if (!chosen_kernels().all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
             __atomic_store_n(&sound[piece.parameter], 0, __ATOMIC_RELAXED);
         }
     };
@@ -115,7 +120,7 @@ LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uin
         const Piece& piece = list[pieces - 1 - i];
         const Parameter& p = parameters[piece.parameter];
         int64_t counts[3] = {0, 0, 0};
-        chosen_kernels()->step(p, scalars[piece.parameter], piece.begin, piece.end, counts);
+        chosen_kernels().step(p, scalars[piece.parameter], piece.begin, piece.end, counts);
         for (int j = 0; p.counts && j < 3; ++j) __atomic_fetch_add(&p.counts[j], counts[j], __ATOMIC_RELAXED);
     };
     parallel_for(pieces, useful_threads(parameters, count, threads), move);

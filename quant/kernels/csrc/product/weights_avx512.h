@@ -3,7 +3,7 @@
 #pragma once
 #include <string.h>
 
-#include "octaves_avx512.h"
+#include "ladder/octaves_avx512.h"
 
 namespace {
 

@@ -1,8 +1,9 @@
 // Madam's step of a piece of one parameter, a block after the other: what optim/madam.py does in plain torch.
 #pragma once
 #include "directions.h"
-#include "floats.h"
+#include "madam.h"
 #include "moves.h"
+#include "simd/floats.h"
 
 namespace {
 

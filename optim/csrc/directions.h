@@ -1,6 +1,7 @@
 // The averages of gradients and of their squares, and the direction that they give: optim/update.py and optim/state.py.
 #pragma once
-#include "few_bits.h"
+#include "ladder/blocks.h"
+#include "madam.h"
 
 namespace {
 

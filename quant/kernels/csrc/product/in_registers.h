@@ -1,11 +1,11 @@
 // The products of product.h in registers: 8, 10 and 12 bits on ladders with 2^(bits - 3) rungs to the octave, and rows
 // that start with a byte in every plane.
 #pragma once
-#include "places.h"
+#include "ladder/places.h"
 #if defined(__AVX512F__)
-#include "product_avx512.h"
+#include "product/weights_avx512.h"
 #else
-#include "product_avx2.h"
+#include "product/weights_avx2.h"
 #endif
 
 namespace {

@@ -1,8 +1,8 @@
 // Tables in registers, AVX2: the bytes of floats apart, so that one shuffle serves 32 codes. The upper eight bits of a code
 // are three of octave, which is a matter of the exponent, and five of fraction.
 #pragma once
-#include "bytes_avx2.h"
-#include "codes.h"
+#include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 

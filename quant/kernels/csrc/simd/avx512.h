@@ -3,7 +3,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#include "bytes_avx2.h"
+#include "simd/bytes_avx2.h"
 
 namespace {
 

@@ -1,5 +1,6 @@
 // Signs and magnitudes of floats, as bits.
 #pragma once
+#include "simd/simd.h"
 
 namespace {
 

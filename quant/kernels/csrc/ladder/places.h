@@ -1,6 +1,7 @@
 // Rungs as fixed-point places: quant/ratios.py.
 #pragma once
 #include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 

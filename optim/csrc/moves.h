@@ -1,10 +1,11 @@
 // Moving weights: the affine step of optim/affine.py and the paper's on codes, of optim/update.py.
 #pragma once
-#include "codes.h"
-#include "places.h"
-#include "random.h"
-#include "signs.h"
-#include "tables.h"
+#include "ladder/codes.h"
+#include "ladder/places.h"
+#include "ladder/random.h"
+#include "ladder/tables.h"
+#include "madam.h"
+#include "simd/signs.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Reading tensors: from planes to integers and floats.
 #pragma once
-#include "tables.h"
+#include "ladder/tables.h"
 
 namespace {
 

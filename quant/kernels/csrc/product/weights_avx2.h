@@ -6,12 +6,11 @@
 // [1, 2), where the exponent does not depend on the fraction; `factor` takes that back. So a weight is off by at most two
 // roundings more than a decoded one.
 #pragma once
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#include "bytes_avx2.h"
 #include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "parallel.h"
-#include "read.h"
+#include "ladder/read.h"
 
 namespace {
 
@@ -16,7 +16,7 @@ constexpr int TOGETHER = 4;  // rows of x that share the decoding of a weight
 }  // namespace
 
 #if defined(__AVX2__)
-#include "product_in_registers.h"
+#include "product/in_registers.h"
 #endif
 
 namespace {

@@ -3,8 +3,8 @@
 // A table is called with the low and, or null, the high bytes of at most a block of codes, their number, and where to put
 // the numbers. It reads and writes whole groups.
 #pragma once
-#include "codes.h"
-#include "places.h"
+#include "ladder/codes.h"
+#include "ladder/places.h"
 
 namespace {
 
@@ -34,9 +34,9 @@ class Gathered {
 }  // namespace
 
 #if defined(__AVX512F__)
-#include "octaves_avx512.h"
+#include "ladder/octaves_avx512.h"
 #elif defined(__AVX2__)
-#include "octaves_avx2.h"
+#include "ladder/octaves_avx2.h"
 #else
 
 namespace {

@@ -2,10 +2,10 @@
 #pragma once
 #include <math.h>
 
-#include "codes.h"
-#include "floats.h"
-#include "places.h"
-#include "random.h"
+#include "ladder/codes.h"
+#include "simd/floats.h"
+#include "ladder/places.h"
+#include "ladder/random.h"
 
 namespace {
 

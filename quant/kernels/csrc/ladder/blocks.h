@@ -1,9 +1,9 @@
 // Averages in few bits: the codes of quant/block_format.py, a block at a time.
 #pragma once
-#include "codes.h"
-#include "places.h"
-#include "random.h"
-#include "signs.h"
+#include "ladder/codes.h"
+#include "ladder/places.h"
+#include "ladder/random.h"
+#include "simd/signs.h"
 
 namespace {
 

@@ -1,9 +1,8 @@
 // Tables in registers, AVX-512: two of them hold 32 floats. The upper eight bits of a code choose one by the lower five, and
 // the other three are added to its exponent.
 #pragma once
-#include <immintrin.h>
-
 #include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "bytes_avx2.h"
+#include "simd/bytes_avx2.h"
 
 namespace {
 
