@@ -46,9 +46,9 @@ test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many min
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
-# Of GCC only. In copies of the checkout, so that its own build stays; linked by name, so that the copy's is what is loaded.
-# Python is built with -fwrapv, under which no overflow is undefined. The tests that start a Python of their own do it without
-# the sanitizer that the library wants.
+# These need GCC. They build in copies of the checkout, so that its own build stays. The program is linked to the library by name,
+# so that it loads the copy's. Python is built with -fwrapv, under which no overflow is undefined: hence -fno-wrapv. Tests that
+# start a Python of their own are left out, because that Python does not load the sanitizer.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized
@@ -73,8 +73,8 @@ test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers
 	$(call build_sanitized,thread,-fsanitize=thread)
 	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
 
-# The emulation counts on integers that wrap. Lambdas are compiled for what the command line says, whatever target the header names:
-# they get nothing of AVX-512 but its name. Python says so if the level is not there.
+# The emulation needs integers that wrap. GCC compiles lambdas for the target of the command line and not for the header's: hence
+# the -mno-avx512 flags, after which only the name of AVX-512 is left. LOGNET_KERNELS makes Python fail without the level.
 test-avx512: export LOGNET_KERNELS := avx512
 test-avx512: $(SIMDE)/simde/x86/avx512.h $(VENV)/.installed  ## the AVX-512 kernels emulated in AVX2, under GCC's sanitizer of memory (minutes; wants libsimde-dev)
 	$(call build_sanitized,avx512,-fwrapv -Wno-psabi -fsanitize=address -include tests/native/avx512_emulated.h -I $(SIMDE) \

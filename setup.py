@@ -1,7 +1,7 @@
 """Builds the native kernels (quant/kernels/csrc and optim/csrc) beside the Python that is described in pyproject.toml.
 
-They are optional: without a C++ compiler the installation succeeds, everything works on plain torch operations, and
-lognet says once what is lost. The library is plain C to the outside: one build serves every Python and every torch.
+They are optional. Without a C++ compiler the installation succeeds, everything works on plain torch operations, and one
+warning says what is lost. The library has a plain C interface, so one build serves every Python and every torch.
 """
 
 import os
@@ -16,14 +16,14 @@ from setuptools.command.build_ext import build_ext
 sources = runpy.run_path(str(Path(__file__).parent / "quant/kernels/sources.py"))
 FOLDERS = sources["NATIVE"]
 
-# Each number is rounded by itself, as torch rounds it: no contraction, no fast math.
+# Each operation is rounded by itself, as in torch: no contraction, no fast math.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 FLAGS += [
     "-fno-exceptions",
     "-fno-rtti",
     "-Wall",
     "-Wno-maybe-uninitialized",
-    "-Wno-uninitialized",  # in GCC's own header of AVX-512
+    "-Wno-uninitialized",  # warnings in GCC's own header of AVX-512
     f'-DLOGNET_SOURCES="{sources["native_digest"]()}"',
     f"-I{FOLDERS[0]}",
 ]
@@ -33,7 +33,7 @@ LEVELS = {"avx2": AVX2, "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-ma
 
 
 class BuildKernels(build_ext):
-    """Every file with the instructions it may use; a file name that no Python version is part of."""
+    """Compiles each file for its instruction set. The name of the library does not contain a version of Python."""
 
     def build_extension(self, ext: Extension) -> None:
         x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -52,7 +52,7 @@ class BuildKernels(build_ext):
                 objects += self.compiler.compile(
                     [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
                 )
-        strip = [] if extra else ["-Wl,-s"] * (platform.system() == "Linux")  # as small, and the same every time
+        strip = [] if extra else ["-Wl,-s"] * (platform.system() == "Linux")  # smaller, and reproducible
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=[*extra, *strip])
 
     def get_ext_filename(self, fullname: str) -> str:

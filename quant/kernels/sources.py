@@ -1,7 +1,6 @@
-"""Which sources something was made from, a native library or a compiled graph: a stale one, of a checkout that went on, must not
-be used.
+"""Hashes of source files. A native library or a compiled graph keeps the hash of its sources, so that a stale one is not used.
 
-setup.py runs this file by its path, before there is a package: no imports of ours here.
+setup.py runs this file by its path before the package exists, so it must not import from the package.
 """
 
 from __future__ import annotations

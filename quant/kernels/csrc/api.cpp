@@ -1,4 +1,4 @@
-// What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
+// The functions that Python calls. They choose the instruction set and cut the work into pieces for the threads.
 #include <string.h>
 
 #include "kernels.h"
@@ -30,7 +30,7 @@ void take_items(void* data) {
     }
 }
 
-constexpr int64_t PIECE = 1 << 15;  // weights: a fraction of a second-level cache, and many more than starting costs
+constexpr int64_t PIECE = 1 << 15;  // weights: they fit into a second-level cache, and take much longer than starting does
 
 // Calls body(begin, end) on pieces of [start, start + count).
 template <class Body>
@@ -60,7 +60,8 @@ LOGNET_API const char* lognet_sources() { return LOGNET_SOURCES; }
 
 LOGNET_API void lognet_set_parallel(ParallelFn function) { parallel_regions = function; }
 
-// Takes an instruction set: 0 portable, 1 AVX2, 2 AVX-512. Returns whether this machine and this build have it.
+// Chooses an instruction set: 0 portable, 1 AVX2, 2 AVX-512. Returns 0, and keeps the old one, where this machine or this
+// build does not have it.
 LOGNET_API int lognet_set_level(int wanted) {
     bool has = wanted == 0;
 #ifndef LOGNET_PORTABLE_ONLY
@@ -76,7 +77,7 @@ LOGNET_API int lognet_set_level(int wanted) {
     return has;
 }
 
-// Values of the weights start .. start + n - 1 of a tensor of `count`, in the order of memory. `rungs` has 2^bits entries.
+// Values of the weights start .. start + n - 1 of a tensor of `count` weights. `rungs` has 2^bits entries.
 LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
                               const float* rungs, float scale, int64_t count, int64_t start, int64_t n, float* out,
                               int threads) {
@@ -103,7 +104,7 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
     });
 }
 
-// A stream of `width` bits, at most 8, of each of `count` integers of `size` bytes: of their byte number `byte`.
+// Packs the lowest `width` bits, at most 8, of byte number `byte` of each of `count` integers of `size` bytes.
 LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream,
                             int threads) {
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
@@ -111,20 +112,21 @@ LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, i
     });
 }
 
-// Finite floats into planes: see Encoding in lognet.h.
+// Encodes finite floats: see Encoding in lognet.h.
 LOGNET_API void lognet_encode(const void* values, int dtype, double scale, int bits, const double* rungs,
-                              const Spacing* spacing, double least, double most, const double* drops, uint64_t key,
-                              uint64_t coin_key, int64_t count, uint8_t* low, uint8_t* high, uint8_t* sign, int threads) {
-    const Encoding encoding = {values, static_cast<Dtype>(dtype), scale, rungs,   *spacing,        least,
-                               most,   drops,                     key,   coin_key, (1 << bits) - 1};
+                              const Spacing* spacing, double least_factor, double most_factor,
+                              const double* rounding_factors, uint64_t key, uint64_t sign_key, int64_t count, uint8_t* low,
+                              uint8_t* high, uint8_t* sign, int threads) {
+    const Encoding encoding = {values,       static_cast<Dtype>(dtype), scale, rungs,    *spacing,       least_factor,
+                               most_factor,  rounding_factors,          key,   sign_key, (1 << bits) - 1};
     const Planes planes = {low, high, sign, bits};
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
         chosen_kernels().encode(encoding, planes, begin, end);
     });
 }
 
-// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows), which is
-// floats, or codes, or null in both; see product.h.
+// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows). The bias is
+// floats (`bias`), or codes (`bias_low` and the following), or absent (both null). See product/product.h.
 LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
                                const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
                                const float* x, int64_t batch, const float* bias, const uint8_t* bias_low,

@@ -1,4 +1,4 @@
-// The table of the kernels, compiled for the instruction set of the file that includes this.
+// The kernels, compiled for the instruction set of the file that includes this one.
 #pragma once
 #include "kernels.h"
 #include "ladder/encode.h"

@@ -1,4 +1,4 @@
-// Signs and magnitudes of floats, as bits.
+// Signs and magnitudes of floats, by their bits.
 #pragma once
 #include "simd/simd.h"
 
