@@ -97,9 +97,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     loaded.lognet_sources.restype = ctypes.c_char_p
     if loaded.lognet_sources() != native_digest().encode():
-        warnings.warn(
-            f"lognet's native kernels were built from other sources than those of this version. {_REMEDY}", stacklevel=2
-        )
+        warnings.warn(f"lognet's native kernels were not built from this version's sources. {_REMEDY}", stacklevel=2)
         return None
     loaded.lognet_set_parallel(_parallel_regions())
     return loaded
