@@ -46,9 +46,9 @@ test-slow: $(VENV)/.clients $(VENV)/.docs  ## only what is marked slow (many min
 test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OLDEST (a large download)
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
-# Of GCC only. In copies of the checkout, so that its own build stays; linked by name, so that the copy's is what is loaded.
-# Python is built with -fwrapv, under which no overflow is undefined. The tests that start a Python of their own do it without
-# the sanitizer that the library wants.
+# These need GCC. They build in copies of the checkout, so that its own build stays. The program is linked to the library by name,
+# so that it loads the copy's. Python is built with -fwrapv, under which no overflow is undefined: hence -fno-wrapv. Tests that
+# start a Python of their own are left out, because that Python does not load the sanitizer.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized
@@ -56,7 +56,7 @@ define build_sanitized
 	cp -a lognet optim quant tests setup.py pyproject.toml README.md LICENSE $(SANITIZED)/$(1)
 	rm -f $(SANITIZED)/$(1)/quant/kernels/_native.so
 	cd $(SANITIZED)/$(1) && LOGNET_CXXFLAGS="-O1 -g -fno-wrapv $(2)" $(abspath $(VENV))/bin/python setup.py -q build_ext --inplace
-	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc tests/native/sanitized.cpp \
+	cd $(SANITIZED)/$(1) && g++ -std=c++17 -O1 -g -Wall $(2) -I quant/kernels/csrc -I optim/csrc tests/native/sanitized.cpp \
 	    -L quant/kernels -l:_native.so '-Wl,-rpath,$$ORIGIN/quant/kernels' -pthread -o sanitized
 endef
 define run_sanitized
@@ -73,8 +73,8 @@ test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers
 	$(call build_sanitized,thread,-fsanitize=thread)
 	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
 
-# The emulation counts on integers that wrap. Lambdas are compiled for what the command line says, whatever target the header names:
-# they get nothing of AVX-512 but its name. Python says so if the level is not there.
+# The emulation needs integers that wrap. GCC compiles lambdas for the target of the command line and not for the header's: hence
+# the -mno-avx512 flags, after which only the name of AVX-512 is left. LOGNET_KERNELS makes Python fail without the level.
 test-avx512: export LOGNET_KERNELS := avx512
 test-avx512: $(SIMDE)/simde/x86/avx512.h $(VENV)/.installed  ## the AVX-512 kernels emulated in AVX2, under GCC's sanitizer of memory (minutes; wants libsimde-dev)
 	$(call build_sanitized,avx512,-fwrapv -Wno-psabi -fsanitize=address -include tests/native/avx512_emulated.h -I $(SIMDE) \
@@ -99,7 +99,7 @@ clean:  ## remove the virtual environments, builds and caches (sweep-results/ an
 
 # The stamp is written last and removed first: an environment without one is unfinished and is made again from nothing,
 # one whose stamp is merely older than the requirements is brought up to date.
-$(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard quant/kernels/csrc/*) $(CONSTRAINTS)
+$(VENV)/.installed: pyproject.toml setup.py quant/kernels/sources.py $(wildcard $(addsuffix .*,quant/kernels/csrc/* quant/kernels/csrc/*/* optim/csrc/*)) $(CONSTRAINTS)
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: no '$(PYTHON)' here: install Python 3.10 or newer, or name one with PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: lognet needs Python 3.10 or newer and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1): name another with PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "error: '$(PYTHON)' has no venv module: install it (Debian, Ubuntu: the package python3-venv), or name another Python with PYTHON=..." >&2; exit 1; }

@@ -1,7 +1,7 @@
-"""Builds the native kernels (quant/kernels/csrc) beside the Python that is described in pyproject.toml.
+"""Builds the native kernels (quant/kernels/csrc and optim/csrc) beside the Python that is described in pyproject.toml.
 
-They are optional: without a C++ compiler the installation succeeds, everything works on plain torch operations, and
-lognet says once what is lost. The library is plain C to the outside: one build serves every Python and every torch.
+They are optional. Without a C++ compiler the installation succeeds, everything works on plain torch operations, and one
+warning says what is lost. The library has a plain C interface, so one build serves every Python and every torch.
 """
 
 import os
@@ -13,47 +13,38 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = "quant/kernels/csrc"
 sources = runpy.run_path(str(Path(__file__).parent / "quant/kernels/sources.py"))
+FOLDERS = sources["NATIVE"]
 
-# Each number is rounded by itself, as torch rounds it: no contraction, no fast math.
+# Each operation is rounded by itself, as in torch: no contraction, no fast math.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 FLAGS += [
     "-fno-exceptions",
     "-fno-rtti",
     "-Wall",
     "-Wno-maybe-uninitialized",
-    "-Wno-uninitialized",  # in GCC's own header of AVX-512
-    f'-DLOGNET_SOURCES="{sources["digest"](Path(SOURCES))}"',
+    "-Wno-uninitialized",  # warnings in GCC's own header of AVX-512
+    f'-DLOGNET_SOURCES="{sources["native_digest"]()}"',
+    f"-I{FOLDERS[0]}",
 ]
-LEVELS = {
-    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
-    "kernels_avx512.cpp": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mfma",
-        "-mf16c",
-        "-mbmi2",
-    ],
-}
+AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
+LEVELS = {"avx2": AVX2, "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2]}
+"""The instructions that a file may use, by the end of its name."""
 
 
 class BuildKernels(build_ext):
-    """Every file with the instructions it may use; a file name that no Python version is part of."""
+    """Compiles each file for its instruction set. The name of the library does not contain a version of Python."""
 
     def build_extension(self, ext: Extension) -> None:
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         extra = os.environ.get("LOGNET_CXXFLAGS", "").split()
         objects = []
         for source in sorted(ext.sources):
-            own = LEVELS.get(Path(source).name)
+            own = LEVELS.get(Path(source).stem.rpartition("_")[2])
             if own is None or x86:
                 flags = [
                     *FLAGS,
-                    f"-frandom-seed={Path(source).name}",
+                    f"-frandom-seed={source}",
                     *(own or []),
                     *([] if x86 else ["-DLOGNET_PORTABLE_ONLY"]),
                     *extra,
@@ -61,7 +52,7 @@ class BuildKernels(build_ext):
                 objects += self.compiler.compile(
                     [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
                 )
-        strip = [] if extra else ["-Wl,-s"] * (platform.system() == "Linux")  # as small, and the same every time
+        strip = [] if extra else ["-Wl,-s"] * (platform.system() == "Linux")  # smaller, and reproducible
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(ext.name), extra_postargs=[*extra, *strip])
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -73,12 +64,16 @@ class AnyPython(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def sources_with(suffix: str) -> list[str]:
+    return sorted(path.as_posix() for folder in FOLDERS for path in Path(folder).rglob(f"*{suffix}"))
+
+
 setup(
     ext_modules=[
         Extension(
             "lognet.quant.kernels._native",
-            sources=sorted(path.as_posix() for path in Path(SOURCES).glob("*.cpp")),
-            depends=sorted(path.as_posix() for path in Path(SOURCES).glob("*.h")),
+            sources=sources_with(".cpp"),
+            depends=sources_with(".h"),
             optional=True,
         )
     ],

@@ -127,9 +127,10 @@ def check_library(root: Path, rows: list[Row]) -> list[str]:
 
 
 def check_native(root: Path, rows: list[Row]) -> list[str]:
-    """The C++ files: every include in quotes is a file of the tree, on a floor below or in the same row."""
+    """The C++ files: every include in quotes is found as the compiler finds it, beside the file or from the `csrc` of quant/,
+    and is on a floor below or in the same row."""
     files = [path for folder in LIBRARY for path in sorted((root / folder).rglob("*")) if path.suffix in (".cpp", ".h")]
-    roots = sorted({path.parent for path in files if path.parent.name == "csrc"} | {p.parents[0] for p in files})
+    searched = sorted((root / "quant").rglob("csrc"))  # setup.py's -I
     problems = []
     for path in files:
         name = path.relative_to(root).as_posix()
@@ -139,9 +140,8 @@ def check_native(root: Path, rows: list[Row]) -> list[str]:
             if include is None:
                 continue
             where = f"{name}:{i}"
-            found = next(
-                (f for f in ((folder / include[1]).resolve() for folder in (path.parent, *roots)) if f.exists()), None
-            )
+            candidates = [(folder / include[1]).resolve() for folder in (path.parent, *searched)]
+            found = next((file for file in candidates if file.exists()), None)
             target = None if found is None else found.relative_to(root.resolve()).as_posix()
             below = None if target is None else find_row(target, rows)
             if below is None or row is None:
@@ -239,7 +239,9 @@ GOOD = {
     "lognet/nn/kronecker/phm.py": "from ..checks import check",
     "optim/__init__.py": "from .madam import Madam",
     "optim/madam.py": "from ..tensor.log_tensor import LogTensor",
-    "optim/csrc/step.cpp": '#include "../../quant/csrc/ladder.h"',
+    "quant/csrc/simd/avx2.h": '#include "ladder.h"',
+    "optim/csrc/step.h": "#pragma once",
+    "optim/csrc/step.cpp": '#include "simd/avx2.h"\n#include "step.h"',
     "lognet/convert/__init__.py": "from .wrap import wrap",
     "lognet/convert/wrap.py": "from ..nn import Linear\nfrom ..optim import Madam",
     "lognet/sweep/__init__.py": "from .. import wrap\nfrom ..optim import Madam",
@@ -304,6 +306,8 @@ def test_checker_accepts_a_good_tree(tree):
             '#include "../../optim/csrc/step.cpp"',
             "floor 0 includes optim/csrc/step.cpp on floor 2",
         ),
+        ("quant/csrc/decode.cpp", '#include "step.h"', "includes step.h, which is not in the tree"),
+        ("quant/csrc/decode.cpp", '#include "avx2.h"', "includes avx2.h, which is not in the tree"),
         ("optim/csrc/step.cpp", '#include "none.h"', "includes none.h, which is not in the tree"),
     ],
 )

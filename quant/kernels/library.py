@@ -1,7 +1,7 @@
-"""Finding, checking and loading the native library, once, when it is first wanted.
+"""Finds, checks and loads the native library at its first use.
 
-``LOGNET_KERNELS`` in the environment names the back end: ``reference`` (plain torch), ``portable``, ``avx2``, ``avx512``;
-without it the best that the machine has. `use` does the same for a part of a program.
+``LOGNET_KERNELS`` in the environment names the back end: ``reference`` (plain torch), ``portable``, ``avx2`` or ``avx512``.
+Without it, the best one that the machine has is used. `use` chooses the back end for a part of a program.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .sources import digest
+from .sources import native_digest
 
 VARIABLE = "LOGNET_KERNELS"
 LEVELS = {"portable": 0, "avx2": 1, "avx512": 2}
 REFERENCE = "reference"
 _FOLDER = Path(__file__).parent
 _REMEDY = (
-    "Training works, on plain torch operations, several times slower. To get them, install a C++ compiler (g++ or clang++)"
-    " and install lognet again (in a checkout: pip install -e .); LOGNET_KERNELS=reference does without them silently"
+    "Training works on plain torch operations, several times slower. To get the kernels, install a C++ compiler (g++ or"
+    " clang++) and install lognet again (in a checkout: pip install -e .). LOGNET_KERNELS=reference silences this warning"
 )
 
 
 class _State:
-    """What was loaded, and what of it is in use."""
+    """The loaded library, and the back end in use."""
 
-    asked = False
+    searched = False
     library: ctypes.CDLL | None = None
     level = REFERENCE
 
@@ -45,10 +45,10 @@ def backend() -> str:
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Use the back end `name` inside a ``with`` block, in the whole process.
+    """Use the back end `name` inside a ``with`` block. It applies to the whole process.
 
     Raises:
-        ValueError: there is no such back end, or not on this machine.
+        ValueError: `name` is not a back end, or this machine or this build does not have it.
     """
     library()
     before = _State.level
@@ -60,12 +60,12 @@ def use(name: str) -> Iterator[None]:
 
 
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where plain torch operations are to be used."""
-    if not _State.asked:
-        _State.asked = True
+    """The native library, or None if the back end is "reference"."""
+    if not _State.searched:
+        _State.searched = True
         name = os.environ.get(VARIABLE, "")
         if name not in ("", REFERENCE, *LEVELS):
-            _State.asked = False
+            _State.searched = False
             raise ValueError(f"{VARIABLE} must be one of {', '.join((REFERENCE, *LEVELS))}, got {name!r}")
         if name != REFERENCE:
             _State.library = _load()
@@ -80,12 +80,12 @@ def _has(level: str) -> bool:
 
 def _select(name: str) -> None:
     if name != REFERENCE and (name not in LEVELS or not _has(name)):
-        raise ValueError(f"the back end {name!r} is not one that this machine and this build of lognet have")
+        raise ValueError(f"this machine or this build of lognet does not have the back end {name!r}")
     _State.level = name
 
 
 def _load() -> ctypes.CDLL | None:
-    """The library beside this file, if it is there and of the same age."""
+    """The library beside this file, or None, with a warning, if it is missing or was built from other sources."""
     path = _FOLDER / "_native.so"
     if not path.exists():
         warnings.warn(f"lognet was installed without its native kernels. {_REMEDY}", stacklevel=2)
@@ -96,15 +96,15 @@ def _load() -> ctypes.CDLL | None:
         warnings.warn(f"lognet's native kernels cannot be loaded ({error}). {_REMEDY}", stacklevel=2)
         return None
     loaded.lognet_sources.restype = ctypes.c_char_p
-    if loaded.lognet_sources() != digest(_FOLDER / "csrc").encode():
-        warnings.warn(f"lognet's native kernels were built from other sources than these. {_REMEDY}", stacklevel=2)
+    if loaded.lognet_sources() != native_digest().encode():
+        warnings.warn(f"lognet's native kernels were not built from this version's sources. {_REMEDY}", stacklevel=2)
         return None
     loaded.lognet_set_parallel(_parallel_regions())
     return loaded
 
 
 def _parallel_regions() -> ctypes.c_void_p | None:
-    """The GOMP_parallel of the OpenMP that torch uses, whose threads we share; None: one thread."""
+    """The GOMP_parallel of torch's OpenMP, so that the library shares torch's threads. None makes it use one thread."""
     try:
         maps = Path("/proc/self/maps").read_text().split()
         paths = [word for word in dict.fromkeys(maps) if "/lib" in word and "omp" in word.rsplit("/", 1)[-1]]

@@ -1,9 +1,9 @@
-// AVX-512 in AVX2, for `make test-avx512`: before all else in every file of the kernels (-include).
+// AVX-512 emulated in AVX2, for `make test-avx512`. The compiler includes this first in every file of the kernels (-include).
 //
-// The intrinsics are SIMD Everywhere's, and here what its version 0.7.4 lacks.
+// The intrinsics are those of SIMD Everywhere, and here those that its version 0.7.4 lacks or has wrong.
 #pragma once
 
-#if defined(__AVX512F__)  // kernels_avx512.cpp; AVX2 is all that the compiler may use in it
+#if defined(__AVX512F__)  // the files whose names end in _avx512; AVX2 is all that the compiler may use in them
 #pragma GCC target("no-avx512f")
 #undef __AVX512F__
 #undef __AVX512BW__
@@ -55,7 +55,7 @@ inline __m512 emulated_i32gather_ps(__m512i index, const void* table, int scale)
 
 }  // namespace
 
-// The rounding is an expression, and SIMD Everywhere puts no brackets around it.
+// The argument `rounding` is an expression, and the macro of SIMD Everywhere has no parentheses around it.
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps(a, rounding) simde_mm512_roundscale_ps(a, (rounding))
 
@@ -75,6 +75,6 @@ inline __m512 emulated_i32gather_ps(__m512i index, const void* table, int scale)
 #define _mm512_i32gather_ps emulated_i32gather_ps
 #endif
 
-// The choice of the instruction set is told that the processor has AVX-512.
+// Makes the choice of the instruction set believe that the processor has AVX-512.
 #define AVX512_EMULATED 1
 #define __builtin_cpu_supports(feature) (!__builtin_strncmp(feature, "avx512", 6) || __builtin_cpu_supports(feature))

@@ -1,7 +1,7 @@
-// Everything that the kernels offer, on memory of exactly the bytes that they may touch, for `make test-sanitized`.
+// Calls every function of the library on memory of exactly the bytes that it may touch, for `make test-sanitized`.
 //
-// Sanitizers tell what is read or written beyond, undefined or raced for. Whether results are right is for the tests in
-// Python; here it is checked that no thread, no alignment and (but for products) no instruction set changes a bit.
+// The sanitizers find accesses beyond this memory, undefined behaviour and data races. The tests in Python check that results
+// are right. Here the results must not depend on threads or alignment, nor, except for products, on the instruction set.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "lognet.h"
+#include "madam.h"
 #include "parallel.h"
 
 extern "C" {
@@ -27,8 +28,8 @@ void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int bits, int6
                          int32_t* out, int threads);
 void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream, int threads);
 void lognet_encode(const void* values, int dtype, double scale, int bits, const double* rungs, const Spacing* spacing,
-                   double least, double most, const double* drops, uint64_t key, uint64_t coin_key, int64_t count,
-                   uint8_t* low, uint8_t* high, uint8_t* sign, int threads);
+                   double least_factor, double most_factor, const double* rounding_factors, uint64_t key, uint64_t sign_key,
+                   int64_t count, uint8_t* low, uint8_t* high, uint8_t* sign, int threads);
 void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits, const float* rungs, float scale,
                     int octaves, int64_t rows, int64_t columns, const float* x, int64_t batch, const float* bias,
                     const uint8_t* bias_low, const uint8_t* bias_high, const uint8_t* bias_sign, int bias_bits,
@@ -62,8 +63,7 @@ struct Random {
     }
 };
 
-// `count` numbers that end where their allocation ends, with room for `offset` more before them. Null if there are none,
-// as the memory of empty tensors is.
+// `count` numbers that end where their allocation ends, after `offset` unused ones. Null if there are none, as for empty tensors.
 template <class T>
 class Buffer {
    public:
@@ -86,7 +86,7 @@ class Buffer {
     T* data_;
 };
 
-// A stream of `count` random values of `width` bits, zeros behind the last.
+// A stream of `count` random values of `width` bits, followed by zeros.
 Buffer<uint8_t> stream(int64_t count, int width, int offset, Random& random) {
     const int64_t bits = count * width;
     return {(bits + 7) / 8, offset, [&](int64_t i) { return random.word() & (i < bits / 8 ? 0xFF : (1 << bits % 8) - 1); }};
@@ -102,11 +102,11 @@ struct Weights {
           sign(stream(count, 1, offset, random)) {}
 };
 
-// Of quant/ratios.py: the only place that fills a Spacing.
+// As in quant/ratios.py: the only function that fills a Spacing.
 Spacing spacing_of(double base_precision) {
     const double slope = expm1(base_precision);
-    const auto bend = [&](double u) { return (log1p(u * slope) / base_precision - u) / (u * (1 - u)); };
-    const double bow1 = 3 * (bend(1 / 3.) - bend(2 / 3.)), bow0 = bend(1 / 3.) + bow1 / 3;
+    const auto quotient = [&](double u) { return (log1p(u * slope) / base_precision - u) / (u * (1 - u)); };
+    const double curve1 = 3 * (quotient(1 / 3.) - quotient(2 / 3.)), curve0 = quotient(1 / 3.) + curve1 / 3;
     Spacing s = {};
     s.shift = std::max(0, std::min(16, 22 - static_cast<int>(ceil(log2(M_LN2 / base_precision)))));
     const double unit = -M_LN2 / base_precision * exp2(s.shift);
@@ -116,32 +116,32 @@ Spacing spacing_of(double base_precision) {
     s.q2 = static_cast<float>(unit * 0.15251823 * 0x1p-92);
     s.q3 = static_cast<float>(unit * -0.04522076 * 0x1p-115);
     s.zero = static_cast<float>(exp(base_precision) * 0x1p-15);
-    s.bow0 = std::min(static_cast<int>(rint(bow0 * 65536)), 65535);
-    s.bow1 = std::min(static_cast<int>(rint(bow1 * 65536)), 32767);
+    s.curve0 = std::min(static_cast<int>(rint(curve0 * 65536)), 65535);
+    s.curve1 = std::min(static_cast<int>(rint(curve1 * 65536)), 32767);
     return s;
 }
 
-// Of the default ladder or one a little narrower: the only place that fills a Ladder.
+// The tables of the default ladder, or of a slightly narrower one: the only class that fills a Ladder.
 struct LadderTables {
     double base_precision;
-    Buffer<float> rungs, inverse;
+    Buffer<float> rungs, inverse_rungs;
     Ladder ladder;
 
     LadderTables(int bits, bool standard)
         : base_precision(M_LN2 * exp2(3 - bits) * (standard ? 1 : 0.9)),
           rungs(1 << bits, 0, [&](int64_t k) { return exp(-k * base_precision); }),
-          inverse(1 << bits, 0, [&](int64_t k) {
+          inverse_rungs(1 << bits, 0, [&](int64_t k) {
               const int64_t fine = k % (1 << std::max(bits - 8, 0));
               const auto power = [&](int64_t n) { return static_cast<float>(exp(n * base_precision)); };
               return power(k - fine - (1 << bits)) * power(fine);
           }) {
         ladder = {};
-        ladder.inverse = inverse.data(), ladder.spacing = spacing_of(base_precision);
+        ladder.inverse_rungs = inverse_rungs.data(), ladder.spacing = spacing_of(base_precision);
         ladder.last = (1 << bits) - 1, ladder.by_octaves = bits <= 12 && standard;
     }
 };
 
-// Of quant/block_format.py: the only place that fills a Levels.
+// As in quant/block_format.py: the only class that fills a Levels.
 struct LevelTables {
     double base_precision;
     int last;
@@ -154,7 +154,7 @@ struct LevelTables {
           table(1 << bits, 0, [&](int64_t code) {
               if (!is_signed) return exp(-code * base_precision);
               const int64_t k = code % (last + 2);
-              return (code == k ? 1 : -1) * (k > last ? 0 : exp(-k * base_precision));  // of zeros there are two
+              return (code == k ? 1 : -1) * (k > last ? 0 : exp(-k * base_precision));  // there are two zeros
           }) {
         levels = {};
         levels.table = table.data(), levels.spacing = spacing_of(base_precision);
@@ -180,7 +180,7 @@ struct Options {
     }
 };
 
-// The only place that fills a Hyper.
+// The only function that fills a Hyper.
 Hyper hyper_of(const Options& options, const LevelTables& square, const LevelTables& mean) {
     Hyper hyper = {};
     hyper.lr = 0.3, hyper.p_scale = 12, hyper.beta = 0.999, hyper.warmup = 2, hyper.seed = ~4ull;
@@ -194,7 +194,7 @@ Hyper hyper_of(const Options& options, const LevelTables& square, const LevelTab
     return hyper;
 }
 
-// An average in its memory: floats, or random codes and a scale a block.
+// The memory of an average: floats, or random codes with a scale for each block.
 struct Average {
     Buffer<uint8_t> bytes;
     Buffer<uint16_t> words;
@@ -216,7 +216,7 @@ struct Average {
 constexpr int64_t KEEP_GROUP = 3;
 enum Kind { LOG, FLOAT_WEIGHT, BFLOAT16_WEIGHT };
 
-// A parameter with all its memory.
+// A parameter with all of its memory.
 class Trained {
    public:
     Trained(Kind kind, const Options& options, const LadderTables& tables, const Hyper* hyper, int64_t count, int offset,
@@ -228,9 +228,9 @@ class Trained {
           count_(count),
           weights_(options.bits, kind == LOG ? count : 0, offset, random),
           floats_(kind == FLOAT_WEIGHT ? count : 0, offset, [&](int64_t) { return random.signed_number(); }),
-          halves_(kind == BFLOAT16_WEIGHT ? count : 0, offset, [&](int64_t) { return bfloat16(random.signed_number()); }),
+          bfloat16_(kind == BFLOAT16_WEIGHT ? count : 0, offset, [&](int64_t) { return bfloat16(random.signed_number()); }),
           grad_(options.bfloat16 ? 0 : count, offset, [&](int64_t) { return gradient(random); }),
-          half_grad_(options.bfloat16 ? count : 0, offset, [&](int64_t) { return bfloat16(gradient(random)); }),
+          bfloat16_grad_(options.bfloat16 ? count : 0, offset, [&](int64_t) { return bfloat16(gradient(random)); }),
           keep_(stream(options.pruned ? (count + KEEP_GROUP - 1) / KEEP_GROUP : 0, 1, offset, random)),
           square_(count, options.state_bits, offset, random),
           mean_(options.momentum ? count : 0, options.state_bits, offset, random),
@@ -239,17 +239,17 @@ class Trained {
           sigma_(1, offset, [](int64_t) { return 0.4; }),
           counts_(3, offset) {}
 
-    void spoil() {  // a last gradient that is not sound
-        if (options_.bfloat16) half_grad_.data()[count_ - 1] = 0x7FC0;
+    void spoil() {  // makes the last gradient NaN
+        if (options_.bfloat16) bfloat16_grad_.data()[count_ - 1] = 0x7FC0;
         else grad_.data()[count_ - 1] = std::numeric_limits<float>::quiet_NaN();
     }
 
-    // The only place that fills a Parameter.
+    // The only function that fills a Parameter.
     Parameter parameter(int64_t index) const {
         Parameter p = {};
-        p.grad = options_.bfloat16 ? static_cast<void*>(half_grad_.data()) : grad_.data();
+        p.grad = options_.bfloat16 ? static_cast<void*>(bfloat16_grad_.data()) : grad_.data();
         p.grad_dtype = options_.bfloat16 ? BFLOAT16 : FLOAT32;
-        p.weight = kind_ == BFLOAT16_WEIGHT ? static_cast<void*>(halves_.data()) : floats_.data();
+        p.weight = kind_ == BFLOAT16_WEIGHT ? static_cast<void*>(bfloat16_.data()) : floats_.data();
         p.weight_dtype = kind_ == BFLOAT16_WEIGHT ? BFLOAT16 : FLOAT32;
         p.base_precision = 1;
         if (kind_ == LOG) {
@@ -267,7 +267,7 @@ class Trained {
 
     void append_to(std::string& all) const {
         weights_.low.append_to(all), weights_.high.append_to(all), weights_.sign.append_to(all);
-        floats_.append_to(all), halves_.append_to(all);
+        floats_.append_to(all), bfloat16_.append_to(all);
         square_.append_to(all), mean_.append_to(all), counts_.append_to(all);
     }
 
@@ -287,9 +287,9 @@ class Trained {
     int64_t count_;
     Weights weights_;
     Buffer<float> floats_;
-    Buffer<uint16_t> halves_;
+    Buffer<uint16_t> bfloat16_;
     Buffer<float> grad_;
-    Buffer<uint16_t> half_grad_;
+    Buffer<uint16_t> bfloat16_grad_;
     Buffer<uint8_t> keep_;
     Average square_, mean_;
     Buffer<float> scale_, step_;
@@ -306,7 +306,8 @@ void expect(bool holds, const std::string& what) {
     exit(EXIT_FAILURE);
 }
 
-// Runs it at every level, with up to `threads` threads, on memory that is aligned and that is not: the same bytes each time.
+// Calls run(threads, offset) at every level, on 1 to `threads` threads, on aligned and on unaligned memory. The returned bytes
+// must be the same each time, or the same within each level unless `levels_agree`.
 template <class Run>
 void everywhere(const std::string& what, int threads, bool levels_agree, Run run) {
     if (threads == 1 && threads_only) return;
@@ -349,7 +350,7 @@ void read(int bits, int64_t count, int threads) {
     }
 }
 
-// Finite floats of a dtype: zeros, numbers of middling size, and any bits whose exponent is below that of 2.
+// Finite floats of a dtype: zeros, numbers of medium size, and random bits with an exponent below that of 2.
 Buffer<uint8_t> floats(int dtype, int64_t count, int offset, Random random) {
     const int size = dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2;
     Buffer<uint8_t> bytes(count * size, offset * size);
@@ -369,7 +370,7 @@ void write(int bits, int64_t count, bool standard, int threads) {
     const LadderTables tables(bits, standard);
     const double eta = tables.base_precision;
     const Buffer<double> rungs((1 << bits) + 1, 0, [&](int64_t k) { return k >> bits ? -1 : exp(-k * eta); });
-    const Buffer<double> drops(512, 0, [&](int64_t i) { return exp((i < 256 ? i * 256 : i - 255.5) * -0x1p-16 * eta); });
+    const Buffer<double> factors(512, 0, [&](int64_t i) { return exp((i < 256 ? i * 256 : i - 255.5) * -0x1p-16 * eta); });
     const std::string sizes = std::to_string(bits) + " bits, " + std::to_string(count);
     for (const int dtype : {FLOAT32, BFLOAT16, FLOAT16, FLOAT64}) {
         for (const bool stochastic : {false, true}) {
@@ -378,7 +379,7 @@ void write(int bits, int64_t count, bool standard, int threads) {
                 const Weights w(bits, count, offset, {5});
                 const double least = exp(stochastic ? -eta : -eta / 2), most = stochastic ? 1 : least;
                 lognet_encode(x.data(), dtype, 2.5, bits, rungs.data(), &tables.ladder.spacing, least, most,
-                              stochastic ? drops.data() : nullptr, ~6ull, 7, count, w.low.data(), w.high.data(),
+                              stochastic ? factors.data() : nullptr, ~6ull, 7, count, w.low.data(), w.high.data(),
                               w.sign.data(), number);
                 std::string all;
                 w.low.append_to(all), w.high.append_to(all), w.sign.append_to(all);
@@ -421,7 +422,7 @@ void multiply(int bits, int64_t rows, int64_t columns, int64_t batch, bool stand
     });
 }
 
-// Two steps of parameters of all these sizes together, and of one that is not sound.
+// Two steps of parameters of all these sizes together, and of one with a NaN in its gradient.
 std::string train(const Options& options, const LadderTables& tables, const Hyper& hyper, const std::vector<int64_t>& sizes,
                   int threads, int offset) {
     std::vector<Trained> trained;
@@ -458,14 +459,14 @@ void steps(int bits, int state_bits) {
         everywhere(options.name(), 1, true, [&](int threads, int offset) {
             return train(options, tables, hyper, {0, 1, 15, 16, 17, 127, 128, 129, 251}, threads, offset);
         });
-        if (flags % 64 != (bits + state_bits) % 64) continue;  // a few of them, other ones for each width
+        if (flags % 64 != (bits + state_bits) % 64) continue;  // large sizes for four of the options, different ones for each width
         everywhere(options.name() + ", large", 2, true, [&](int threads, int offset) {
             return train(options, tables, hyper, {32767, 32769, 3}, threads, offset);
         });
     }
 }
 
-// Python calls from threads of its own, too: backward passes decode, and optimizers may step beside each other.
+// Python may call from several threads: backward passes decode, and optimizers may step at the same time.
 void callers() {
     const Options options;
     const LadderTables tables(8, true);
@@ -482,7 +483,7 @@ void callers() {
 
 }  // namespace
 
-// With an argument, whatever it is: only what runs on more than one thread.
+// With any argument, only the runs on more than one thread.
 int main(int count, char**) {
     threads_only = count > 1;
     lognet_set_parallel(on_threads);

@@ -138,7 +138,7 @@ def test_a_wrong_name_in_the_environment_is_refused():
 @pytest.mark.parametrize("stale", [False, True])
 def test_without_kernels_all_works_and_one_warning_says_what_is_lost(stale):
     hide = (
-        "library.digest = lambda folder: 'other'\n"
+        "library.native_digest = lambda: 'other'\n"
         if stale and BACKENDS[0] == "portable"
         else "library._FOLDER = library._FOLDER / 'nowhere'\n"
     )

@@ -1,15 +1,19 @@
-// What Python calls: the choice of the instruction set, and the cutting of the work into pieces for the threads.
+// The functions that Python calls. They choose the instruction set and cut the work into pieces for the threads.
 #include <string.h>
 
-#include "chosen.h"
-#include "lognet.h"
+#include "kernels.h"
 #include "pages.h"
 #include "parallel.h"
 
 namespace {
 
 ParallelFn parallel_regions = nullptr;
-const Kernels* chosen = kernels_portable();
+int level = 0;
+
+const Kernels& chosen_kernels() {
+    static const Kernels* const levels[] = LOGNET_LEVELS(kernels);
+    return *levels[level];
+}
 
 struct Job {
     int64_t next, items;
@@ -26,7 +30,7 @@ void take_items(void* data) {
     }
 }
 
-constexpr int64_t PIECE = 1 << 15;  // weights: a fraction of a second-level cache, and many more than starting costs
+constexpr int64_t PIECE = 1 << 15;  // weights: they fit into a second-level cache, and take much longer than starting does
 
 // Calls body(begin, end) on pieces of [start, start + count).
 template <class Body>
@@ -40,7 +44,7 @@ void in_pieces(int64_t start, int64_t count, int threads, Body body) {
 
 }  // namespace
 
-const Kernels* chosen_kernels() { return chosen; }
+int chosen_level() { return level; }
 
 void run_parallel(int64_t items, int threads, void (*item)(void*, int64_t), void* context) {
     Job job = {0, items, item, context};
@@ -56,33 +60,31 @@ LOGNET_API const char* lognet_sources() { return LOGNET_SOURCES; }
 
 LOGNET_API void lognet_set_parallel(ParallelFn function) { parallel_regions = function; }
 
-// Takes the instruction set of this name: 0 portable, 1 AVX2, 2 AVX-512. Returns whether this machine has it.
-LOGNET_API int lognet_set_level(int level) {
+// Chooses an instruction set: 0 portable, 1 AVX2, 2 AVX-512. Returns 0, and keeps the old one, where this machine or this
+// build does not have it.
+LOGNET_API int lognet_set_level(int wanted) {
+    bool has = wanted == 0;
 #ifndef LOGNET_PORTABLE_ONLY
     __builtin_cpu_init();
-    if (level == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-        chosen = kernels_avx2();
-        return 1;
-    }
-    if (level == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        chosen = kernels_avx512();
-        return 1;
+    if (wanted == 1) {
+        has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    } else if (wanted == 2) {
+        has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     }
 #endif
-    if (level != 0) return 0;
-    chosen = kernels_portable();
-    return 1;
+    if (has) level = wanted;
+    return has;
 }
 
-// Values of the weights start .. start + n - 1 of a tensor of `count`, in the order of memory. `rungs` has 2^bits entries.
+// Values of the weights start .. start + n - 1 of a tensor of `count` weights. `rungs` has 2^bits entries.
 LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
                               const float* rungs, float scale, int64_t count, int64_t start, int64_t n, float* out,
                               int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), const_cast<uint8_t*>(sign), bits};
     ask_for_large_pages(out, n * static_cast<int64_t>(sizeof(float)));
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->decode(planes, rungs, scale, count, begin, end, out + (begin - start));
+        chosen_kernels().decode(planes, rungs, scale, count, begin, end, out + (begin - start));
     });
 }
 
@@ -90,7 +92,7 @@ LOGNET_API void lognet_decode(const uint8_t* low, const uint8_t* high, const uin
 LOGNET_API void lognet_unpack(const uint8_t* stream, int width, int64_t count, int64_t start, int64_t n, uint8_t* out,
                               int threads) {
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->unpack(stream, width, count, begin, end, out + (begin - start));
+        chosen_kernels().unpack(stream, width, count, begin, end, out + (begin - start));
     });
 }
 
@@ -98,32 +100,33 @@ LOGNET_API void lognet_unpack_codes(const uint8_t* low, const uint8_t* high, int
                                     int64_t n, int32_t* out, int threads) {
     Planes planes = {const_cast<uint8_t*>(low), const_cast<uint8_t*>(high), nullptr, bits};
     in_pieces(start, n, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->unpack_codes(planes, count, begin, end, out + (begin - start));
+        chosen_kernels().unpack_codes(planes, count, begin, end, out + (begin - start));
     });
 }
 
-// A stream of `width` bits, at most 8, of each of `count` integers of `size` bytes: of their byte number `byte`.
+// Packs the lowest `width` bits, at most 8, of byte number `byte` of each of `count` integers of `size` bytes.
 LOGNET_API void lognet_pack(const void* values, int size, int byte, int width, int64_t count, uint8_t* stream,
                             int threads) {
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->pack(values, size, byte, width, begin, end, stream);
+        chosen_kernels().pack(values, size, byte, width, begin, end, stream);
     });
 }
 
-// Finite floats into planes: see Encoding in lognet.h.
+// Encodes finite floats: see Encoding in lognet.h.
 LOGNET_API void lognet_encode(const void* values, int dtype, double scale, int bits, const double* rungs,
-                              const Spacing* spacing, double least, double most, const double* drops, uint64_t key,
-                              uint64_t coin_key, int64_t count, uint8_t* low, uint8_t* high, uint8_t* sign, int threads) {
-    const Encoding encoding = {values, static_cast<Dtype>(dtype), scale, rungs,   *spacing,        least,
-                               most,   drops,                     key,   coin_key, (1 << bits) - 1};
+                              const Spacing* spacing, double least_factor, double most_factor,
+                              const double* rounding_factors, uint64_t key, uint64_t sign_key, int64_t count, uint8_t* low,
+                              uint8_t* high, uint8_t* sign, int threads) {
+    const Encoding encoding = {values,       static_cast<Dtype>(dtype), scale, rungs,    *spacing,       least_factor,
+                               most_factor,  rounding_factors,          key,   sign_key, (1 << bits) - 1};
     const Planes planes = {low, high, sign, bits};
     in_pieces(0, count, threads, [&](int64_t begin, int64_t end) {
-        chosen_kernels()->encode(encoding, planes, begin, end);
+        chosen_kernels().encode(encoding, planes, begin, end);
     });
 }
 
-// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows), which is
-// floats, or codes, or null in both; see product.h.
+// y (batch, rows) = x (batch, columns) times the transpose of the weight (rows, columns), plus a bias (rows). The bias is
+// floats (`bias`), or codes (`bias_low` and the following), or absent (both null). See product/product.h.
 LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const uint8_t* sign, int bits,
                                const float* rungs, float scale, int octaves, int64_t rows, int64_t columns,
                                const float* x, int64_t batch, const float* bias, const uint8_t* bias_low,
@@ -140,5 +143,5 @@ LOGNET_API void lognet_product(const uint8_t* low, const uint8_t* high, const ui
         if (!bias) memset(to, 0, rows * sizeof(float));
         else if (bias != to) memcpy(to, bias, rows * sizeof(float));
     }
-    chosen_kernels()->product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
+    chosen_kernels().product(planes, rungs, scale, octaves, rows, columns, x, batch, y, threads);
 }

@@ -1,5 +1,3 @@
-#include "simd_portable.h"
-// simd_*.h before all others
-#include "kernels.h"
+#include "compiled.h"
 
-const Kernels* kernels_portable() { return &all_kernels; }
+const Kernels kernels_portable = compiled_kernels;

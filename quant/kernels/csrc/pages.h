@@ -1,9 +1,9 @@
 // Large pages for large results.
 //
-// The system hands out fresh memory page by page as it is first written, and for pages of 4 KiB that takes several times
-// as long as decoding does. glibc's malloc gives blocks of 32 MiB and more fresh mappings of their own, and hands them back whole
-// when they are freed: so for these, and for no others, larger pages are asked for. Where they are `never` to be had, or not this
-// system's, nothing changes.
+// The system provides each page of fresh memory when it is first written. With pages of 4 KiB this takes several times as
+// long as decoding. glibc's malloc maps each block of 32 MiB or more by itself and unmaps it when it is freed, so these blocks
+// are always fresh. The library asks for large pages for these blocks and for no others. Where the system has no large pages,
+// or its setting is `never`, nothing changes.
 #pragma once
 #include <stdint.h>
 
@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t OWN_MAPPING = 32 << 20;
 
-// Memory that is about to be written, all of it: no page reaches beyond it.
+// `memory` is about to be written, all of it. No large page reaches beyond it.
 inline void ask_for_large_pages(void* memory, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (bytes < OWN_MAPPING) return;

@@ -1,8 +1,8 @@
-// Work divided among threads.
+// Loops on several threads.
 //
-// torch has a pool of threads already, of the OpenMP that it was built with. A second pool would spin against it, so
-// this library links no OpenMP: it is handed torch's GOMP_parallel, which every OpenMP of Linux exports, or nothing,
-// and then it runs on the calling thread.
+// torch already has a pool of threads, of the OpenMP that it was built with, and a second pool would compete with it for the
+// processor. So this library does not link OpenMP. Python passes it torch's GOMP_parallel, which every OpenMP on Linux
+// exports. Without that function all work runs on the calling thread.
 #pragma once
 #include <stdint.h>
 

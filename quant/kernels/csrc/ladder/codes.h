@@ -1,7 +1,7 @@
-// Codes between their packed planes and one integer each, a block of at most BLOCK at a time.
+// Packing and unpacking of codes, at most BLOCK at a time.
 //
-// Included once for every instruction set: all of it is in an unnamed namespace, so that no copy compiled for one
-// machine is called on another.
+// Every instruction set compiles these headers for itself. All is in unnamed namespaces, because otherwise the linker could
+// keep a copy that this machine cannot run.
 #pragma once
 #include <string.h>
 
@@ -10,10 +10,14 @@
 #endif
 
 #include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 
-// Spreads the low `8 * width` bits of a word into eight bytes, and back: halves, quarters, eighths.
+// The number of weights from `at` to the end of its block, or to `end`.
+inline int block_length(int64_t at, int64_t end) { return static_cast<int>(end - at < BLOCK ? end - at : BLOCK); }
+
+// `spread` moves the eight numbers in the low `8 * width` bits of a word to a byte each. `squeeze` reverses it.
 #if defined(__BMI2__)
 
 inline uint64_t spread(uint64_t word, int width) { return _pdep_u64(word, 0x0101010101010101ull * ((1u << width) - 1)); }
@@ -38,8 +42,8 @@ inline uint64_t squeeze(uint64_t bytes, int width) {
 
 #endif
 
-// `n` values of `width` bits from value `begin` (a multiple of 8) on, one byte each; `out` has room for whole eights: zeros
-// where the stream ends, else the values that come next.
+// Unpacks `n` values of `width` bits, from value `begin` (a multiple of 8) on, to a byte each. `out` is filled to a multiple of
+// 8: with the values that follow, and with zeros after the end of the stream.
 inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_t begin, int n, uint8_t* out) {
     const uint8_t *at = stream + begin / 8 * width, *end = stream + (count * width + 7) / 8;
     int i = 0;
@@ -58,12 +62,12 @@ inline void unpack_bytes(const uint8_t* stream, int width, int64_t count, int64_
     }
 }
 
-// The reverse; `in` has room for whole eights, zero behind the last value. Writes no byte but the values' own.
+// Reverses `unpack_bytes`. `in` is filled with zeros to a multiple of 8. Writes no byte beyond those of the values.
 inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8_t* stream) {
     uint8_t *at = stream + begin / 8 * width, *const end = at + (static_cast<int64_t>(n) * width + 7) / 8;
     if (width == 8) return static_cast<void>(memcpy(at, in, n));
     int i = 0;
-    for (; end - at >= 8; i += 8, at += width) {  // eight bytes are written, of which the next word overwrites some
+    for (; end - at >= 8; i += 8, at += width) {  // writes eight bytes, of which the next word overwrites some
         uint64_t word;
         memcpy(&word, in + i, 8);
         word = squeeze(word, width);
@@ -78,7 +82,7 @@ inline void pack_bytes(const uint8_t* in, int width, int64_t begin, int n, uint8
     for (; at < end; rest >>= 8) *at++ = static_cast<uint8_t>(rest);
 }
 
-// Codes of a block: low bytes, and high bytes where there are any.
+// The codes of a block: low bytes, and high bytes for more than 8 bits.
 struct CodeBytes {
     alignas(64) uint8_t low[BLOCK] = {}, high[BLOCK] = {};
 
@@ -95,8 +99,8 @@ struct CodeBytes {
         if (planes.bits > 8) load_high(planes, count, begin, n);
     }
 
-    // Before these, bytes behind the last code are zero.
-    void clear_behind(int n) {
+    // Call this before saving n < BLOCK codes: bytes after the last code must be zero.
+    void clear_after(int n) {
         memset(low + n, 0, BLOCK - n);
         memset(high + n, 0, BLOCK - n);
     }
@@ -107,5 +111,11 @@ struct CodeBytes {
         pack_bytes(high, planes.bits - 8, begin, n, planes.high);
     }
 };
+
+// The codes of LANES weights, from their low bytes and, unless null, their high bytes.
+inline Ints load_codes(const uint8_t* low, const uint8_t* high) {
+    const Ints k = widen(low);
+    return high ? k | shift_left<8>(widen(high)) : k;
+}
 
 }  // namespace

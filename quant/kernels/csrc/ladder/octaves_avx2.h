@@ -1,16 +1,16 @@
-// Tables in registers, AVX2: the bytes of floats apart, so that one shuffle serves 32 codes. The upper eight bits of a code
-// are three of octave, which is a matter of the exponent, and five of fraction.
+// Tables in registers, AVX2. The four bytes of the floats are in tables of their own, so that one shuffle serves 32 codes. Of the
+// upper eight bits of a code, three are the octave, which changes the exponent, and five are the fraction of an octave.
 #pragma once
-#include "bytes_avx2.h"
-#include "codes.h"
+#include "lognet.h"
+#include "simd/simd.h"
 
 namespace {
 
-// The numbers of a ladder by octaves, which grow with the code (RISING) or shrink; of codes of at most 8 bits, or more
-// (FINE), whose lower bits have a table of factors of their own. `table` has 2^bits numbers, the first a power of two.
+// A table of 2^bits numbers with 2^(bits - 3) to the octave. They grow with the code (RISING) or shrink. FINE is for more than
+// 8 bits: the lower bits have a table of factors of their own. The first number of `table` is a power of two.
 template <bool RISING, bool FINE>
 class OctaveTable {
-    static_assert(RISING || !FINE, "products of two floats are what quant/ratios.py has, not what rungs are");
+    static_assert(RISING || !FINE, "products of two floats are inverse_rungs of quant/ratios.py; rungs are rounded once");
 
    public:
     OctaveTable(const float* table, int bits)
@@ -20,11 +20,11 @@ class OctaveTable {
         for (int i = 0; i < 32; i += 1 << coarse) fractions[i] = table[i >> coarse << fine];
         for (int i = 0; FINE && i < 1 << fine; ++i) factors[i] = table[i] / table[0];
         for (int part = 0; part < 3; ++part) {
-            below_[part] = mantissas(fractions, part);
-            above_[part] = mantissas(fractions + 16, part);
-            if (FINE) fine_[part] = bytes_of(factors, 0, part);
+            below_[part] = byte_table(fractions, part, MANTISSA);
+            above_[part] = byte_table(fractions + 16, part, MANTISSA);
+            if (FINE) fine_[part] = byte_table(factors, part);
         }
-        // Seven bits of an exponent are in the upper byte, and one is in the next.
+        // The upper byte of a float has seven bits of the exponent, and the next byte has one.
         uint32_t first;
         memcpy(&first, table, 4);
         uint8_t half[16], odd[16];
@@ -41,14 +41,14 @@ class OctaveTable {
 
    private:
     void group(const uint8_t* low, const uint8_t* high, float* out) const {
-        // Interleaving undoes this order.
+        // `interleave` reverses this order.
         const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-        const Bytes bytes = _mm256_permutevar8x32_epi32(load(low), order), last = all((1 << _mm_cvtsi128_si32(down_)) - 1);
-        Bytes coarse = _mm256_sll_epi16(FINE ? _mm256_permutevar8x32_epi32(load(high), order) : bytes, up_);
+        const Bytes bytes = _mm256_permutevar8x32_epi32(load_bytes(low), order), last = all((1 << _mm_cvtsi128_si32(down_)) - 1);
+        Bytes coarse = _mm256_sll_epi16(FINE ? _mm256_permutevar8x32_epi32(load_bytes(high), order) : bytes, up_);
         if (FINE) coarse = _mm256_or_si256(coarse, _mm256_srl_epi16(_mm256_andnot_si256(last, bytes), down_));
         const Index index(coarse);
         Bytes octave = _mm256_and_si256(_mm256_srli_epi16(coarse, 5), all(7));
-        if (!RISING) {  // below the first of an octave the numbers have the next exponent
+        if (!RISING) {  // within an octave, numbers below its first have the next exponent
             const Bytes fraction = _mm256_and_si256(coarse, all(31));
             octave = _mm256_sub_epi8(octave, _mm256_cmpgt_epi8(fraction, _mm256_setzero_si256()));
         }
@@ -65,23 +65,7 @@ class OctaveTable {
         for (int j = 0; j < 4; ++j) store(out + LANES * j, Floats{floats[j]});
     }
 
-    static Bytes load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(p)); }
-    static Bytes twice(const uint8_t* p) {
-        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    }
-
-    // Byte `part` of sixteen floats.
-    static Bytes bytes_of(const float* x, uint32_t without, int part) {
-        uint8_t bytes[16];
-        for (int i = 0; i < 16; ++i) {
-            uint32_t word;
-            memcpy(&word, x + i, 4);
-            bytes[i] = static_cast<uint8_t>((word & ~without) >> 8 * part);
-        }
-        return twice(bytes);
-    }
-    static Bytes mantissas(const float* x, int part) { return bytes_of(x, 0xFF800000, part); }
-
+    static constexpr uint32_t MANTISSA = 0x007FFFFF;
     Bytes below_[3], above_[3], fine_[3], half_, odd_;
     __m128i up_, down_;
 };

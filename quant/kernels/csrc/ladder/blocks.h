@@ -1,15 +1,16 @@
-// Averages in few bits: the codes of quant/block_format.py, a block at a time.
+// Averages in few bits: quant/block_format.py, a block at a time.
 #pragma once
-#include "codes.h"
-#include "places.h"
-#include "random.h"
-#include "signs.h"
+#include "ladder/codes.h"
+#include "ladder/positions.h"
+#include "ladder/random.h"
+#include "simd/signs.h"
 
 namespace {
 
 #if defined(__AVX512F__)
 
-// The levels of a group: 8 bits, three of fraction below four or five of octave; 4 bits, whole octaves.
+// The levels of the codes of a group. Codes of 8 bits have three bits of fraction and four or five of octave; codes of 4 bits
+// are octaves.
 template <int BITS, bool SIGNED>
 class LevelTable {
    public:
@@ -22,7 +23,7 @@ class LevelTable {
     void operator()(const uint8_t* codes, Floats* out) const {
         for (int i = 0; i < GROUP; i += LANES) {
             const Ints code = widen(codes + i);
-            Floats level = {_mm512_permutexvar_ps(code.v, levels_)};  // by the lower four bits
+            Floats level = {_mm512_permutexvar_ps(code.v, levels_)};  // uses the lower four bits
             if (BITS == 8) {
                 level = floats_of(bits_of(level) - shift_left<20>(code & splat(SIGNED ? 0x78 : 0xF8)));
                 if (SIGNED) {
@@ -40,24 +41,18 @@ class LevelTable {
 
 #elif defined(__AVX2__)
 
-// The levels of a group, from tables of the bytes of floats. 8 bits: three of fraction below four or five of octave. 4
-// bits: whole octaves.
+// The same, with the four bytes of the floats in tables of their own.
 template <int BITS, bool SIGNED>
 class LevelTable {
    public:
     explicit LevelTable(const float* table) {
-        uint8_t bytes[4][32];
-        for (int i = 0; i < 32; ++i) {
-            uint32_t word;
-            memcpy(&word, table + (BITS == 8 ? i % 8 : i % 16), 4);
-            if (BITS == 8) word &= 0x007FFFFF;
-            for (int part = 0; part < 4; ++part) bytes[part][i] = static_cast<uint8_t>(word >> 8 * part);
-        }
-        for (int part = 0; part < 4; ++part) part_[part] = load(bytes[part]);
+        float levels[16];
+        for (int i = 0; i < 16; ++i) levels[i] = table[BITS == 8 ? i % 8 : i];
+        for (int part = 0; part < 4; ++part) part_[part] = byte_table(levels, part, BITS == 8 ? 0x007FFFFF : 0xFFFFFFFF);
     }
 
     void operator()(const uint8_t* codes, Floats* out) const {
-        const Bytes code = _mm256_permutevar8x32_epi32(load(codes), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+        const Bytes code = _mm256_permutevar8x32_epi32(load_bytes(codes), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
         Bytes b0 = _mm256_setzero_si256(), b1 = b0, b2, b3;
         if (BITS == 8) {
             const Bytes k = SIGNED ? _mm256_and_si256(code, all(127)) : code, fraction = _mm256_and_si256(k, all(7));
@@ -85,7 +80,6 @@ class LevelTable {
     }
 
    private:
-    static Bytes load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Bytes*>(p)); }
     Bytes part_[4];
 };
 
@@ -105,7 +99,7 @@ class LevelTable {
 
 #endif
 
-// Codes of 4 or 8 bits in a byte each.
+// The codes of a block, unpacked. 4 and 8 bits: a byte each.
 template <int BITS, bool SIGNED>
 class BlockCodes {
    public:
@@ -126,7 +120,7 @@ class BlockCodes {
     alignas(64) uint8_t bytes_[BLOCK] = {};
 };
 
-// Codes of 16 bits, stored as signed numbers, 2^15 below.
+// 16 bits: stored as signed integers, less 2^15.
 template <bool SIGNED>
 class BlockCodes<16, SIGNED> {
    public:
@@ -152,34 +146,34 @@ class BlockCodes<16, SIGNED> {
     alignas(64) int32_t codes_[BLOCK] = {};
 };
 
-// An average: `levels` are its numbers in units of the block's scale, `encode` takes their successors.
+// An average: `levels` reads its numbers in units of the block's scale, and `encode` writes new ones.
 template <int BITS, bool SIGNED>
 class Average : public BlockCodes<BITS, SIGNED> {
    public:
     Average(const Levels& levels, uint64_t key, int64_t first)
         : BlockCodes<BITS, SIGNED>(levels.table),
           words_(key, first / 2),
-          places_(levels.spacing),
+          positions_(levels.spacing),
           lowest_(splat(levels.lowest)),
           last_(splat(levels.last)) {}
 
-    // `units`: of a block, in whole groups to the nth. In short loops, as AffineMove.
+    // Encodes the first `n` of `units`, in whole groups. The loops are short for the reason that AffineMove states.
     void encode(int n, const float* units) {
-        alignas(64) float bulges[BLOCK];
-        for (int i = 0; i < whole_groups(n); i += LANES) store(bulges + i, places_.bulge(absolute(load(units + i))));
+        alignas(64) float corrections[BLOCK];
+        for (int i = 0; i < whole_groups(n); i += LANES) {
+            store(corrections + i, positions_.correction(absolute(load(units + i))));
+        }
         RandomWords draw = words_;
         for (int at = 0; at < n; at += GROUP) {
-            Ints words[WORDS], lifts[WORDS], codes[VECTORS];
-            for (int j = 0; j < WORDS; ++j) lifts[j] = places_.lift(words[j] = draw.draw());
+            Ints words[WORDS], offsets[WORDS], codes[VECTORS];
+            for (int j = 0; j < WORDS; ++j) offsets[j] = positions_.offsets(words[j] = draw.draw());
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v) {
                 const Floats unit = load(units + at + v * LANES), size = absolute(unit);
-                const Ints lift = v < WORDS ? half<0>(lifts[v]) : half<1>(lifts[v - WORDS]);
-                const Ints place = places_(size, load(bulges + at + v * LANES)) + lift;
-                codes[v] = smaller(larger(places_.rungs(place), splat(0)), last_);
+                const Ints position = positions_(size, load(corrections + at + v * LANES)) + bits16(offsets, v);
+                codes[v] = smaller(larger(positions_.rungs(position), splat(0)), last_);
                 if (SIGNED) {
-                    const Floats u = uniform(v < WORDS ? half<0>(words[v]) : half<1>(words[v - WORDS]));
-                    const Ints zero = minus_one(size < u * lowest_) & (last_ + splat(1));
+                    const Ints zero = minus_one(size < uniform(bits16(words, v)) * lowest_) & (last_ + splat(1));
                     const Ints negative = minus_one(unit < splat(0.0f)) & splat(1 << (BITS - 1));
                     codes[v] = codes[v] | zero | negative;
                 }
@@ -191,7 +185,7 @@ class Average : public BlockCodes<BITS, SIGNED> {
 
    private:
     RandomWords words_;
-    const Places places_;
+    const Positions positions_;
     const Floats lowest_;
     const Ints last_;
 };

@@ -1,5 +1,6 @@
-// The random bits of quant/random_bits.py: a hash of each element's own index.
+// The random bits of quant/random_bits.py: a hash of the index of each element.
 #pragma once
+#include "simd/simd.h"
 
 namespace {
 
@@ -23,7 +24,7 @@ struct RandomWords {
     }
 };
 
-// One of them: the word of an element.
+// The word of one element.
 inline uint32_t random_word(uint64_t key, int64_t element) {
     uint32_t h = (static_cast<uint32_t>(key) | 1) * static_cast<uint32_t>(element) + static_cast<uint32_t>(key >> 32);
     h = (h ^ h >> 16) * 0x85EBCA6Bu;
@@ -31,7 +32,7 @@ inline uint32_t random_word(uint64_t key, int64_t element) {
     return h ^ h >> 16;
 }
 
-// Uniform on (0, 1], of random halves in lanes of their own.
-inline Floats uniform(Ints halves) { return to_floats(halves + splat(1)) * splat(0x1p-16f); }
+// Numbers uniform on (0, 1], from integers 0 .. 2^16 - 1.
+inline Floats uniform(Ints random16) { return to_floats(random16 + splat(1)) * splat(0x1p-16f); }
 
 }  // namespace

@@ -1,27 +1,27 @@
-// Weights for the products of product_in_registers.h, AVX-512: rungs by octaves. So a weight of more than 8 bits is off by
-// at most two roundings more than a decoded one.
+// Weights in registers for in_registers.h, AVX-512, from the tables of octaves_avx512.h. So a weight of more than 8 bits may
+// have two roundings more than a decoded one.
 #pragma once
 #include <string.h>
 
-#include "octaves_avx512.h"
+#include "ladder/octaves_avx512.h"
 
 namespace {
 
-// The upper bits of the codes of sixteen weights, BITS each, where they belong.
+// The upper BITS bits of the codes of sixteen weights, from bit 8 on in each lane.
 template <int BITS>
 inline Ints high_part(const uint8_t* high) {
     int32_t first, second;
     memcpy(&first, high, 4);
     memcpy(&second, high + (BITS == 4 ? 4 : 0), 4);
     const __m512i word = _mm512_mask_set1_epi32(_mm512_set1_epi32(first), 0xFF00, second);
-    const Ints places = (count_up() & splat(32 / BITS - 1)) * splat(BITS) - splat(8);
-    return Ints{_mm512_rorv_epi32(word, (places & splat(31)).v)} & splat(((1 << BITS) - 1) << 8);
+    const Ints shifts = (count_up() & splat(32 / BITS - 1)) * splat(BITS) - splat(8);
+    return Ints{_mm512_rorv_epi32(word, (shifts & splat(31)).v)} & splat(((1 << BITS) - 1) << 8);
 }
 
-// Codes of 8 bits and HIGH_BITS more.
+// Codes of 8 + HIGH_BITS bits.
 template <int HIGH_BITS>
 struct DecodeBytes {
-    static constexpr int HIGH = HIGH_BITS;  // bits in the high plane
+    static constexpr int HIGH = HIGH_BITS;  // bits of a code in the high plane
     OctaveTable<false, (HIGH > 0)> table;
     double factor = 1;
 
@@ -41,7 +41,7 @@ using Decode8 = DecodeBytes<0>;
 using Decode10 = DecodeBytes<2>;
 using Decode12 = DecodeBytes<4>;
 
-// The order that a group is decoded in, by fours.
+// The order in which a group is decoded, in fours.
 constexpr int FOURS[8] = {0, 1, 2, 3, 4, 5, 6, 7};
 
 inline float total(Floats a) {

@@ -1,10 +1,11 @@
-// The averages of gradients and of their squares, and the direction that they give: optim/update.py and optim/state.py.
+// The averages of gradients and of their squares, and the direction of the step. Each class names its Python function.
 #pragma once
-#include "few_bits.h"
+#include "ladder/blocks.h"
+#include "madam.h"
 
 namespace {
 
-// Takes the gradients of a block in, with zeros behind `n`, and writes its directions.
+// Updates the averages of a block by its gradient, which is filled with zeros after `n`, and writes the directions to `r`.
 class Directions {
    public:
     virtual void operator()(const float* grad, int64_t begin, int n, float* r) = 0;
@@ -14,14 +15,14 @@ inline Floats average(Floats old, float beta, Floats value, float rest) {
     return old * splat(beta) + value * splat(rest);
 }
 
-// g divided by the root of its mean square; 0/0 is 0. Within +-bound.
+// g divided by the root of its mean square, clamped to +-bound; 0/0 is 0.
 inline Floats clamped_ratio(Floats g, Floats square, float correction, float bound) {
     Floats root_mean = root(square * splat(correction));
     Floats r = where(root_mean > splat(0.0f), g / root_mean);
     return smaller(larger(r, splat(-bound)), splat(bound));
 }
 
-// What every kind needs of the hyperparameters.
+// The hyperparameters that all directions use, as float32.
 struct Rates {
     const float beta, beta_rest, mu, mu_rest, bound, correction, mean_correction;
 
@@ -35,7 +36,7 @@ struct Rates {
           mean_correction(s.momentum_correction) {}
 };
 
-// full_direction.
+// full_direction: averages in float32.
 template <bool MOMENTUM>
 class FullDirections final : public Directions {
    public:
@@ -55,7 +56,7 @@ class FullDirections final : public Directions {
 
    private:
     void move(const float* grad, float* square, float* mean, float* r) const {
-        const Rates rates = rates_;  // what a store cannot change
+        const Rates rates = rates_;  // a copy, so that the compiler knows that stores do not change it
         for (int i = 0; i < BLOCK; i += LANES) {
             Floats g = load(grad + i);
             const Floats v = average(load(square + i), rates.beta, g * g, rates.beta_rest);
@@ -89,11 +90,11 @@ inline float inverse_of(float scale) {
     return inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f;
 }
 
-// few_bit_direction.
+// few_bit_direction: averages of BITS bits.
 template <int BITS, bool MOMENTUM>
 class FewBitDirections final : public Directions {
    public:
-    // Of [begin, end): the words behind belong to other threads, who write them.
+    // Works on [begin, end). Other threads write the codes after that.
     FewBitDirections(const Parameter& p, const Scalars& s, int64_t begin, int64_t end)
         : p_(p),
           end_(end),
@@ -104,11 +105,11 @@ class FewBitDirections final : public Directions {
     void operator()(const float* grad, int64_t begin, int n, float* r) override {
         const Rates rates = rates_;
         const float largest = largest_of(grad);
-        alignas(64) float ahead_room[BLOCK];
+        alignas(64) float ahead_buffer[BLOCK];
         const float* ahead = grad;
         if (MOMENTUM) {
-            mean_ahead(rates, grad, begin, n, largest, ahead_room);
-            ahead = ahead_room;
+            mean_ahead(rates, grad, begin, n, largest, ahead_buffer);
+            ahead = ahead_buffer;
         }
 
         float* scale = p_.square_scale + begin / BLOCK;
@@ -135,7 +136,7 @@ class FewBitDirections final : public Directions {
     }
 
    private:
-    // Moves the mean, and writes what it will be if the next gradient is like this one.
+    // Updates the mean, and writes to `ahead` the mean after one more gradient like this one (Nesterov momentum).
     void mean_ahead(const Rates& rates, const float* grad, int64_t begin, int n, float largest, float* ahead) {
         float* scale = p_.mean_scale + begin / BLOCK;
         const float old = *scale, now = old * rates.mu + largest * rates.mu_rest;

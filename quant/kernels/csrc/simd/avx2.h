@@ -1,10 +1,10 @@
-// Vectors of eight lanes: AVX2. The three simd_*.h offer the same names; kernels are written once, over these.
+// Vectors of eight lanes: AVX2. portable.h, avx2.h and avx512.h define the same names, so that kernels are written once.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "bytes_avx2.h"
+#include "simd/bytes_avx2.h"
 
 namespace {
 
@@ -32,7 +32,7 @@ inline Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v)}; 
 inline Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm256_div_ps(a.v, b.v)}; }
-// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+// a * b + c, with one rounding or with two. Only products use it, because their roundings may differ between instruction sets.
 inline Floats fused(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Floats root(Floats a) { return {_mm256_sqrt_ps(a.v)}; }
 inline Floats smaller(Floats a, Floats b) { return {_mm256_min_ps(a.v, b.v)}; }
@@ -53,12 +53,12 @@ inline Ints shift_left(Ints a) {
     return {_mm256_slli_epi32(a.v, N)};
 }
 template <int N>
-inline Ints shift_right(Ints a) {  // zeros come in
+inline Ints shift_right(Ints a) {  // unsigned
     return {_mm256_srli_epi32(a.v, N)};
 }
 inline Ints shift_right_signed(Ints a, int n) { return {_mm256_sra_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 
-// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
+// Unsigned 16-bit integers, two in each lane. Sums and differences are modulo 2^16; of products the upper 16 bits remain.
 inline Ints splat16(int x) { return {_mm256_set1_epi16(static_cast<short>(x))}; }
 inline Ints add16(Ints a, Ints b) { return {_mm256_add_epi16(a.v, b.v)}; }
 inline Ints subtract16(Ints a, Ints b) { return {_mm256_sub_epi16(a.v, b.v)}; }
@@ -69,7 +69,7 @@ inline Ints bits_of(Floats a) { return {_mm256_castps_si256(a.v)}; }
 inline Floats floats_of(Ints a) { return {_mm256_castsi256_ps(a.v)}; }
 inline Floats to_floats(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline Ints to_nearest(Floats a) { return {_mm256_cvtps_epi32(a.v)}; }
-// Eight loads: on many processors these are quicker than the gather instruction.
+// Eight loads, because on many processors these are faster than the gather instruction.
 inline Floats gather(const float* t, Ints index) {
     alignas(32) int32_t i[LANES];
     _mm256_store_si256(reinterpret_cast<__m256i*>(i), index.v);
@@ -82,29 +82,30 @@ inline Mask operator==(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CM
 inline Mask operator!=(Floats a, Floats b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }
 inline Mask operator==(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
 inline Mask operator>(Ints a, Ints b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
-inline Mask negative(Floats a) { return {a.v}; }  // sign bit; for choose and flags only
+inline Mask negative(Floats a) { return {a.v}; }  // only the sign bit counts: for choose and flags
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.v, b.v)}; }
 inline Floats choose(Mask m, Floats yes, Floats no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
 inline Ints choose(Mask m, Ints yes, Ints no) { return bits_of(choose(m, floats_of(yes), floats_of(no))); }
 inline Floats where(Mask m, Floats yes) { return {_mm256_and_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm256_castps_si256(m.v)}; }             // else 0
 inline Ints count(Ints n, Mask m) { return {_mm256_sub_epi32(n.v, _mm256_castps_si256(m.v))}; }  // n + 1 where m
-inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m.v)); }  // one bit a lane
+inline unsigned flags(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m.v)); }  // bit i: lane i
 
 inline Ints widen(const uint8_t* p) {
     return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
 
-// The signs of weights i .. i + LANES - 1 of a plane of whole groups: at bit 31 of each lane, and multiplied into x.
+// The signs of the weights i .. i + LANES - 1 of a plane of whole groups, at bit 31 of each lane; and x multiplied by these
+// signs.
 inline Ints load_signs(const uint8_t* plane, int i) {
     int32_t word;
     memcpy(&word, plane + (i >> 5 << 2), 4);
-    const __m256i places = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i & 31));
-    return {_mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(word), places), _mm256_set1_epi32(INT32_MIN))};
+    const __m256i shifts = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i & 31));
+    return {_mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(word), shifts), _mm256_set1_epi32(INT32_MIN))};
 }
 inline Floats with_signs(Floats x, const uint8_t* plane, int i) { return floats_of(bits_of(x) ^ load_signs(plane, i)); }
 
-// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+// Stores the codes of a group, clamped to 0 .. last: the low bytes, and the high bytes unless `high` is null.
 inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i bytes;

@@ -1,12 +1,17 @@
-// Madam's step of many parameters in one call: their numbers, and the cutting of all into pieces for the threads.
+// Madam's step of many parameters in one call: computes their scalars, and cuts all weights into pieces for the threads.
 #include <math.h>
 #include <stdlib.h>
 
-#include "chosen.h"
-#include "lognet.h"
+#include "kernels.h"
+#include "madam.h"
 #include "parallel.h"
 
 namespace {
+
+const StepKernels& chosen_kernels() {
+    static const StepKernels* const levels[] = LOGNET_LEVELS(step_kernels);
+    return *levels[chosen_level()];
+}
 
 // mix64 of quant/random_bits.py.
 uint64_t mix(const uint64_t* words, int count) {
@@ -22,14 +27,14 @@ uint64_t mix(const uint64_t* words, int count) {
 
 constexpr double STEP_SIGMA = 0.2;
 
-// Madam._scalars, in the same order of operations on doubles.
+// The scalars of a parameter, by the same operations on doubles in the same order as in Python.
 Scalars scalars_of(const Parameter& p) {
     const Hyper& h = *p.hyper;
     const double step = *p.step, sigma = *p.sigma;
     const double rise = step / (h.warmup > 1 ? h.warmup : 1);
     const double lr = h.lr * (rise < 1 ? rise : 1);
     const double relative = lr * (STEP_SIGMA / sigma < 1 ? STEP_SIGMA / sigma : 1);
-    const double unit = p.scale ? static_cast<double>(*p.scale) * p.ladder->inverse[0] : 1;
+    const double unit = p.scale ? static_cast<double>(*p.scale) * p.ladder->inverse_rungs[0] : 1;
     const uint64_t words[4] = {h.seed, static_cast<uint64_t>(step), static_cast<uint64_t>(p.index), 1};
     Scalars s;
     s.lr = static_cast<float>(lr / (p.scale ? p.base_precision : 1));
@@ -58,10 +63,10 @@ int useful_threads(const Parameter* parameters, int64_t count, int threads) {
     return threads < most ? threads : static_cast<int>(most);
 }
 
-// The largest gradient, optim/state.py's: in 32 bits its square is kept, in fewer a scale.
+// The limit of the magnitudes of gradients, as in optim/state.py. State of 32 bits holds their squares, fewer bits a scale.
 float limit_of(const Parameter& p) { return p.hyper->state_bits == 32 ? 0x1.fffffep63f : INFINITY; }
 
-// All pieces of the parameters that are sound, in order. The caller frees them.
+// The pieces of all sound parameters, in order, or null without memory. The caller frees them.
 Piece* pieces_of(const Parameter* parameters, const uint8_t* sound, int64_t count, int64_t* pieces) {
     *pieces = 0;
     for (int64_t i = 0; i < count; ++i) *pieces += sound[i] ? (parameters[i].count + PIECE - 1) / PIECE : 0;
@@ -78,8 +83,8 @@ Piece* pieces_of(const Parameter* parameters, const uint8_t* sound, int64_t coun
 
 }  // namespace
 
-// Whether all of each gradient is below `limit_of` in size, so not NaN: sound[i] becomes 1, or 0. Returns 0, or -1 for want
-// of memory.
+// Sets sound[i] to 1 if all magnitudes of gradient i are below `limit_of`, else to 0, so also for NaN. Returns 0, or -1 without
+// memory.
 LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t* sound, int threads) {
     for (int64_t i = 0; i < count; ++i) sound[i] = 1;
     int64_t pieces;
@@ -89,7 +94,7 @@ LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t*
         const Piece& piece = list[i];
         const Parameter& p = parameters[piece.parameter];
         const Dtype dtype = static_cast<Dtype>(p.grad_dtype);
-        if (!chosen_kernels()->all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
+        if (!chosen_kernels().all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
             __atomic_store_n(&sound[piece.parameter], 0, __ATOMIC_RELAXED);
         }
     };
@@ -98,7 +103,8 @@ LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t*
     return 0;
 }
 
-// One step of every parameter that is sound. The end of the gradients may still be in the cache: it starts there.
+// One step of every sound parameter. It starts with the last pieces, because their gradients may still be in the cache. Returns
+// as lognet_check does.
 LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uint8_t* sound, int threads) {
     int64_t pieces;
     Piece* list = pieces_of(parameters, sound, count, &pieces);
@@ -115,7 +121,7 @@ LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uin
         const Piece& piece = list[pieces - 1 - i];
         const Parameter& p = parameters[piece.parameter];
         int64_t counts[3] = {0, 0, 0};
-        chosen_kernels()->step(p, scalars[piece.parameter], piece.begin, piece.end, counts);
+        chosen_kernels().step(p, scalars[piece.parameter], piece.begin, piece.end, counts);
         for (int j = 0; p.counts && j < 3; ++j) __atomic_fetch_add(&p.counts[j], counts[j], __ATOMIC_RELAXED);
     };
     parallel_for(pieces, useful_threads(parameters, count, threads), move);

@@ -1,5 +1,6 @@
-// Signs and magnitudes of floats, as bits.
+// Signs and magnitudes of floats, by their bits.
 #pragma once
+#include "simd/simd.h"
 
 namespace {
 

@@ -1,27 +1,24 @@
-// Numbers that go with the codes of a ladder: rungs, and `inverse` of quant/ratios.py.
+// Tables with a number for each code: rungs, and `inverse_rungs` of quant/ratios.py.
 //
-// A table is called with the low and, or null, the high bytes of at most a block of codes, their number, and where to put
-// the numbers. It reads and writes whole groups.
+// A table is called with the low bytes and the high bytes (or null) of at most BLOCK codes, the number of codes, and the memory
+// for the results. It reads and writes whole groups.
 #pragma once
-#include "codes.h"
-#include "places.h"
+#include "ladder/codes.h"
+#include "ladder/positions.h"
 
 namespace {
 
-// Any ladder: looked up in memory.
-class Gathered {
+// Any ladder: a table in memory.
+class MemoryTable {
    public:
-    explicit Gathered(const float* table, int = 0) : table_(table) {}
+    explicit MemoryTable(const float* table, int = 0) : table_(table) {}
 
     void operator()(const uint8_t* low, const uint8_t* high, int n, float* out) const {
         n = whole_groups(n);
 #if defined(__AVX512F__)
-        for (int i = 0; i < n; i += LANES) {
-            const Ints k = widen(low + i);
-            store(out + i, gather(table_, high ? k | shift_left<8>(widen(high + i)) : k));
-        }
+        for (int i = 0; i < n; i += LANES) store(out + i, gather(table_, load_codes(low + i, high ? high + i : nullptr)));
 #else
-        alignas(64) uint16_t k[BLOCK];  // in one loop, compilers make vectors of the codes, and take these apart again
+        alignas(64) uint16_t k[BLOCK];  // two loops, because in one compilers make vectors of the codes and take them apart again
         for (int i = 0; i < n; ++i) k[i] = static_cast<uint16_t>(high ? low[i] | high[i] << 8 : low[i]);
         for (int i = 0; i < n; ++i) out[i] = table_[k[i]];
 #endif
@@ -34,16 +31,16 @@ class Gathered {
 }  // namespace
 
 #if defined(__AVX512F__)
-#include "octaves_avx512.h"
+#include "ladder/octaves_avx512.h"
 #elif defined(__AVX2__)
-#include "octaves_avx2.h"
+#include "ladder/octaves_avx2.h"
 #else
 
 namespace {
 
-// Where tables do not fit into registers.
+// Without wide registers: in memory too.
 template <bool RISING, bool FINE>
-using OctaveTable = Gathered;
+using OctaveTable = MemoryTable;
 
 }  // namespace
 
@@ -51,7 +48,7 @@ using OctaveTable = Gathered;
 
 namespace {
 
-// Whether a table has the numbers of `numbers`, of codes of at most 8 bits, to the bit.
+// Whether a table gives `numbers` for all codes of `bits` bits (at most 8), to the bit.
 template <class Table>
 bool holds(const Table& table, const float* numbers, int bits) {
     alignas(64) uint8_t codes[BLOCK];
@@ -65,7 +62,7 @@ bool holds(const Table& table, const float* numbers, int bits) {
     return true;
 }
 
-// Calls body(rungs) with the rungs of a ladder as a table: from registers, where these hold them.
+// Calls body(table) with a table of the rungs. The table is in registers if these can give the same numbers to the bit.
 template <class Body>
 void with_rungs(const float* rungs, int bits, const Body& body) {
 #if defined(__AVX2__)
@@ -74,7 +71,7 @@ void with_rungs(const float* rungs, int bits, const Body& body) {
         if (holds(table, rungs, bits)) return body(table);
     }
 #endif
-    body(Gathered(rungs));
+    body(MemoryTable(rungs));
 }
 
 }  // namespace

@@ -1,16 +1,16 @@
-// The products of product.h in registers: 8, 10 and 12 bits on ladders with 2^(bits - 3) rungs to the octave, and rows
-// that start with a byte in every plane.
+// Products whose weights stay in registers: for 8, 10 and 12 bits, ladders with 2^(bits - 3) rungs to the octave, and rows that
+// start with a byte in every plane.
 #pragma once
-#include "places.h"
+#include "ladder/positions.h"
 #if defined(__AVX512F__)
-#include "product_avx512.h"
+#include "product/weights_avx512.h"
 #else
-#include "product_avx2.h"
+#include "product/weights_avx2.h"
 #endif
 
 namespace {
 
-// x in the order that weights are decoded in, zeros behind: `batch` rows of whole groups.
+// Copies `batch` rows of x in the order in which weights are decoded, filled with zeros to whole groups.
 void arrange(const float* x, int64_t columns, int batch, int64_t stride, float* out) {
     for (int m = 0; m < batch; ++m, x += columns, out += stride) {
         for (int64_t c = 0; c < stride; c += GROUP) {
@@ -25,7 +25,7 @@ void arrange(const float* x, int64_t columns, int batch, int64_t stride, float* 
     }
 }
 
-// Fetches what comes most of a page later: the processor's own prefetching stops at the ends of pages.
+// Fetches memory 3 KiB ahead, because the processor's own prefetching stops at the ends of pages.
 inline void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at + 3072), _MM_HINT_T0); }
 
 template <int M>
@@ -58,7 +58,7 @@ void multiply(const Planes& planes, const float* rungs, float scale, int64_t row
             decode(low + c, high + c / 8 * Decode::HIGH, sign + c / 8, weights);
             add<M>(weights, x + c, stride, sums);
         }
-        if (c < columns) {  // never read past a plane
+        if (c < columns) {  // copies, because nothing may be read past a plane
             const int64_t left = columns - c;
             uint8_t low_end[GROUP] = {}, high_end[GROUP] = {}, sign_end[GROUP] = {};
             memcpy(low_end, low + c, left);
@@ -83,8 +83,8 @@ Multiply multiply_for(int batch) {
                         : multiply<Decode, 4>;
 }
 
-// The product of up to TOGETHER rows of x, if this is one of the widths for it and rows start with a byte; with none, it
-// is not ready.
+// The product of up to TOGETHER rows of x. It is not `ready` for other widths, for rows that start within a byte, or for a
+// batch of 0.
 class InRegisters {
    public:
     InRegisters(const Planes& planes, const float* rungs, float scale, int64_t rows, int64_t columns, const float* x,

@@ -1,4 +1,4 @@
-// Floats of the dtypes that tensors have, in their memory and as numbers to compute with.
+// Conversion between the dtypes of tensors and float32 or float64.
 #pragma once
 #include <string.h>
 
@@ -17,10 +17,10 @@ inline float from_float16(uint16_t x) {  // finite
     const uint32_t bits = static_cast<uint32_t>(x & 0x7FFF) << 13;
     float value;
     memcpy(&value, &bits, 4);
-    return (x >> 15 ? -0x1p112f : 0x1p112f) * value;  // the exponents' distance
+    return (x >> 15 ? -0x1p112f : 0x1p112f) * value;  // the difference of the exponents' biases
 }
 
-inline uint16_t to_bfloat16(float x) {  // finite: to the nearest, ties to even
+inline uint16_t to_bfloat16(float x) {  // finite; to nearest, ties to even
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
@@ -44,7 +44,7 @@ inline void save_floats(const float* from, int32_t dtype, int64_t begin, int n, 
     }
 }
 
-// Exactly, of every dtype.
+// Exact for every dtype.
 inline void load_doubles(const void* from, Dtype dtype, int64_t begin, int n, double* to) {
     if (dtype == FLOAT64) {
         memcpy(to, static_cast<const double*>(from) + begin, n * sizeof(double));

@@ -1,14 +1,12 @@
-// Tables in registers, AVX-512: two of them hold 32 floats. The upper eight bits of a code choose one by the lower five, and
-// the other three are added to its exponent.
+// Tables in registers, AVX-512. Two registers hold 32 floats. Of the upper eight bits of a code, the lower five choose one of
+// them, and the other three change its exponent.
 #pragma once
-#include <immintrin.h>
-
-#include "lognet.h"
+#include "ladder/codes.h"
 
 namespace {
 
-// The numbers of a ladder by octaves, which grow with the code (RISING) or shrink; of codes of at most 8 bits, or more
-// (FINE), whose lower bits have a table of factors of their own. `table` has 2^bits numbers, the first a power of two.
+// A table of 2^bits numbers with 2^(bits - 3) to the octave. They grow with the code (RISING) or shrink. FINE is for more than
+// 8 bits: the lower bits have a table of factors of their own. The first number of `table` is a power of two.
 template <bool RISING, bool FINE>
 class OctaveTable {
    public:
@@ -22,13 +20,10 @@ class OctaveTable {
     }
 
     void operator()(const uint8_t* low, const uint8_t* high, int n, float* out) const {
-        for (int i = 0; i < n; i += LANES) {
-            const Ints k = widen(low + i);
-            store(out + i, (*this)(FINE ? k | shift_left<8>(widen(high + i)) : k));
-        }
+        for (int i = 0; i < n; i += LANES) store(out + i, (*this)(load_codes(low + i, FINE ? high + i : nullptr)));
     }
 
-    // The shuffles take no notice of the bits above those they need.
+    // The permutations ignore the higher bits of their indices.
     Floats operator()(Ints k) const {
         const __m512i coarse = FINE ? _mm512_srlv_epi32(k.v, rest_) : k.v;
         const Ints octaves = {_mm512_sllv_epi32((Ints{coarse} & splat(0xE0)).v, unit_)};

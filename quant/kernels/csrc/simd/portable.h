@@ -1,5 +1,5 @@
-// Vectors of four lanes in the vector extensions of GCC and Clang, for any processor. The three simd_*.h offer the same
-// names.
+// Vectors of four lanes in the vector extensions of GCC and Clang, for any processor. portable.h, avx2.h and avx512.h define
+// the same names.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -48,7 +48,7 @@ inline Floats operator+(Floats a, Floats b) { return {a.v + b.v}; }
 inline Floats operator-(Floats a, Floats b) { return {a.v - b.v}; }
 inline Floats operator*(Floats a, Floats b) { return {a.v * b.v}; }
 inline Floats operator/(Floats a, Floats b) { return {a.v / b.v}; }
-// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+// a * b + c, with one rounding or with two. Only products use it, because their roundings may differ between instruction sets.
 inline Floats fused(Floats a, Floats b, Floats c) { return {a.v * b.v + c.v}; }
 inline Floats root(Floats a) {
     return each(a, [](float x) { return sqrtf(x); });
@@ -77,23 +77,23 @@ inline Ints shift_left(Ints a) {
     return ints(words(a) << N);
 }
 template <int N>
-inline Ints shift_right(Ints a) {  // zeros come in
+inline Ints shift_right(Ints a) {  // unsigned
     return ints(words(a) >> N);
 }
 inline Ints shift_right_signed(Ints a, int n) { return {a.v >> n}; }
 
-// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
-typedef uint16_t RawHalves __attribute__((vector_size(16)));
-inline RawHalves halves(Ints a) { return reinterpret_cast<RawHalves>(a.v); }
-inline Ints ints(RawHalves a) { return {reinterpret_cast<RawInts>(a)}; }
+// Unsigned 16-bit integers, two in each lane. Sums and differences are modulo 2^16; of products the upper 16 bits remain.
+typedef uint16_t Raw16 __attribute__((vector_size(16)));
+inline Raw16 words16(Ints a) { return reinterpret_cast<Raw16>(a.v); }
+inline Ints ints(Raw16 a) { return {reinterpret_cast<RawInts>(a)}; }
 inline Ints splat16(int x) { return splat(static_cast<int32_t>(0x10001u * (x & 0xFFFFu))); }
-inline Ints add16(Ints a, Ints b) { return ints(halves(a) + halves(b)); }
-inline Ints subtract16(Ints a, Ints b) { return ints(halves(a) - halves(b)); }
+inline Ints add16(Ints a, Ints b) { return ints(words16(a) + words16(b)); }
+inline Ints subtract16(Ints a, Ints b) { return ints(words16(a) - words16(b)); }
 inline Ints high_product16(Ints a, Ints b) {
     const RawWords low = (words(a) & 0xFFFFu) * (words(b) & 0xFFFFu), high = (words(a) >> 16) * (words(b) >> 16);
     return ints(low >> 16 | (high & 0xFFFF0000u));
 }
-inline Ints shift_right16(Ints a, int n) { return ints(halves(a) >> static_cast<uint16_t>(n)); }
+inline Ints shift_right16(Ints a, int n) { return ints(words16(a) >> static_cast<uint16_t>(n)); }
 
 inline Ints bits_of(Floats a) { return {reinterpret_cast<RawInts>(a.v)}; }
 inline Floats floats_of(Ints a) { return {reinterpret_cast<RawFloats>(a.v)}; }
@@ -116,7 +116,7 @@ inline Floats choose(Mask m, Floats yes, Floats no) { return floats_of(choose(m,
 inline Floats where(Mask m, Floats yes) { return floats_of({m.v & bits_of(yes).v}); }  // else 0
 inline Ints minus_one(Mask m) { return {m.v}; }                                         // else 0
 inline Ints count(Ints n, Mask m) { return n - minus_one(m); }  // n + 1 where m
-inline unsigned flags(Mask m) {                                                         // one bit a lane
+inline unsigned flags(Mask m) {                                                         // bit i: lane i
     return static_cast<unsigned>((m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8));
 }
 
@@ -125,21 +125,21 @@ inline void narrow(uint8_t* p, Ints x) {  // the low bytes
     for (int i = 0; i < LANES; ++i) p[i] = static_cast<uint8_t>(x.v[i]);
 }
 
-// The signs of weights i .. i + LANES - 1 of a plane: at bit 31 of each lane, and multiplied into x.
+// The signs of the weights i .. i + LANES - 1 of a plane, at bit 31 of each lane; and x multiplied by these signs.
 inline Ints load_signs(const uint8_t* plane, int i) {
     uint32_t byte = plane[i >> 3] >> (i & 4);
     return ints(RawWords{byte << 31, byte << 30, byte << 29, byte << 28} & 0x80000000u);
 }
 inline Floats with_signs(Floats x, const uint8_t* plane, int i) { return floats_of(bits_of(x) ^ load_signs(plane, i)); }
 
-// One bit for each of 32 bytes that are equal.
+// Compares 32 bytes. Bit i is set where byte i is equal.
 inline uint32_t equal_bytes(const uint8_t* a, const uint8_t* b) {
     uint32_t bits = 0;
     for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(a[i] == b[i]) << i;
     return bits;
 }
 
-// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+// Stores the codes of a group, clamped to 0 .. last: the low bytes, and the high bytes unless `high` is null.
 inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
     for (int i = 0; i < 32; i += LANES, ++k) {
         const Ints code = smaller(larger(*k, splat(0)), splat(last));

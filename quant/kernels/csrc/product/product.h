@@ -1,13 +1,13 @@
-// y += x W^T for the few rows of x that generation has, straight from the codes.
+// y += x W^T for few rows of x, straight from the codes.
 //
-// A weight is used once for each row of x: for so few, writing it down as a float in memory costs more than the product.
-// The order of the sums depends on the number of columns and the instruction set alone: not on the threads, not on how
-// many rows x has.
+// Each row of x uses a weight once. For few rows, writing the weight to memory as a float would cost more than the product.
+// The order of the sums depends only on the number of columns and on the instruction set, not on the threads or on the number
+// of rows of x.
 #pragma once
 #include <stdlib.h>
 
+#include "ladder/read.h"
 #include "parallel.h"
-#include "read.h"
 
 namespace {
 
@@ -16,12 +16,12 @@ constexpr int TOGETHER = 4;  // rows of x that share the decoding of a weight
 }  // namespace
 
 #if defined(__AVX2__)
-#include "product_in_registers.h"
+#include "product/in_registers.h"
 #endif
 
 namespace {
 
-// Any width, any ladder, rows that start anywhere in a byte: a block of a row is decoded, then used.
+// Decodes a block of a row, then multiplies by it: for any width, any ladder, and rows that start within a byte.
 template <class Rungs>
 void product_by_blocks(const Rungs& rungs, const Planes& planes, float scale, int64_t rows, int64_t columns,
                        const float* x, int batch, int64_t begin, int64_t end, float* y) {
@@ -52,7 +52,7 @@ void product_by_blocks(const Rungs& rungs, const Planes& planes, float scale, in
     }
 }
 
-// x is (batch, columns), y (batch, rows). `octaves`: the ladder has 2^(bits - 3) rungs to the octave.
+// x is (batch, columns), y (batch, rows). `octaves` says that the ladder has 2^(bits - 3) rungs to the octave.
 void product(const Planes& planes, const float* rungs, float scale, bool octaves, int64_t rows, int64_t columns,
              const float* x, int64_t batch, float* y, int threads) {
     constexpr int64_t WEIGHTS = 1 << 17;  // in a piece

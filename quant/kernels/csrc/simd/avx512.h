@@ -1,9 +1,9 @@
-// Vectors of sixteen lanes: AVX-512 (F, BW, DQ, VL). The three simd_*.h offer the same names.
+// Vectors of sixteen lanes: AVX-512 (F, BW, DQ, VL). portable.h, avx2.h and avx512.h define the same names.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
 
-#include "bytes_avx2.h"
+#include "simd/bytes_avx2.h"
 
 namespace {
 
@@ -31,7 +31,7 @@ inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; 
 inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
-// In sums of products alone, whose roundings are each instruction set's own: with one rounding or with two.
+// a * b + c, with one rounding or with two. Only products use it, because their roundings may differ between instruction sets.
 inline Floats fused(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Floats root(Floats a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Floats smaller(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
@@ -54,12 +54,12 @@ inline Ints shift_left(Ints a) {
     return {_mm512_slli_epi32(a.v, N)};
 }
 template <int N>
-inline Ints shift_right(Ints a) {  // zeros come in
+inline Ints shift_right(Ints a) {  // unsigned
     return {_mm512_srli_epi32(a.v, N)};
 }
 inline Ints shift_right_signed(Ints a, int n) { return {_mm512_srav_epi32(a.v, _mm512_set1_epi32(n))}; }
 
-// Unsigned halves of lanes, 16 bits each: sums and differences modulo 2^16, the upper half of products.
+// Unsigned 16-bit integers, two in each lane. Sums and differences are modulo 2^16; of products the upper 16 bits remain.
 inline Ints splat16(int x) { return {_mm512_set1_epi16(static_cast<short>(x))}; }
 inline Ints add16(Ints a, Ints b) { return {_mm512_add_epi16(a.v, b.v)}; }
 inline Ints subtract16(Ints a, Ints b) { return {_mm512_sub_epi16(a.v, b.v)}; }
@@ -85,13 +85,13 @@ inline Ints choose(Mask m, Ints yes, Ints no) { return {_mm512_mask_blend_epi32(
 inline Floats where(Mask m, Floats yes) { return {_mm512_maskz_mov_ps(m.v, yes.v)}; }  // else 0
 inline Ints minus_one(Mask m) { return {_mm512_movm_epi32(m.v)}; }                      // else 0
 inline Ints count(Ints n, Mask m) { return {_mm512_mask_add_epi32(n.v, m.v, n.v, _mm512_set1_epi32(1))}; }  // n + 1 where m
-inline unsigned flags(Mask m) { return m.v; }                                           // one bit a lane
+inline unsigned flags(Mask m) { return m.v; }                                           // bit i: lane i
 
 inline Ints widen(const uint8_t* p) {
     return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
 
-// The signs of weights i .. i + LANES - 1 of a plane: at bit 31 of each lane, and multiplied into x.
+// The signs of the weights i .. i + LANES - 1 of a plane, at bit 31 of each lane; and x multiplied by these signs.
 inline __mmask16 load_mask(const uint8_t* plane, int i) {
     return static_cast<__mmask16>(plane[i >> 3] | plane[(i >> 3) + 1] << 8);
 }
@@ -103,11 +103,11 @@ inline Floats with_signs(Floats x, const uint8_t* plane, int i) {
     return {_mm512_castsi512_ps(_mm512_mask_xor_epi32(bits, load_mask(plane, i), bits, _mm512_set1_epi32(INT32_MIN)))};
 }
 
-// The codes of a group, saturated to 0 .. last: low bytes, and high ones where there is room for them.
+// Stores the codes of a group, clamped to 0 .. last: the low bytes, and the high bytes unless `high` is null.
 inline void store_codes(const Ints* k, int last, uint8_t* low, uint8_t* high) {
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    const __m512i halves = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(k[0].v, k[1].v));
-    const __m512i codes = _mm512_min_epu16(halves, _mm512_set1_epi16(static_cast<short>(last)));
+    const __m512i words = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(k[0].v, k[1].v));
+    const __m512i codes = _mm512_min_epu16(words, _mm512_set1_epi16(static_cast<short>(last)));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm512_cvtepi16_epi8(codes));
     if (high) _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_cvtepi16_epi8(_mm512_srli_epi16(codes, 8)));
 }
