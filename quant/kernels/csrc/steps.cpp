@@ -123,3 +123,9 @@ LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uin
     free(scalars);
     return 0;
 }
+
+// The sizes of the structures that optim/engines/structures.py describes too, in its order.
+LOGNET_API void lognet_step_sizes(int64_t* sizes) {
+    const int64_t all[] = {sizeof(Spacing), sizeof(Levels), sizeof(Ladder), sizeof(Hyper), sizeof(Planes), sizeof(Parameter)};
+    for (int64_t size : all) *sizes++ = size;
+}
