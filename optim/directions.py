@@ -27,12 +27,8 @@ def adaptive_direction(state: dict[str, Any], grad: Tensor, group: dict[str, Any
         group: the hyperparameters.
         scalars: the numbers of this step.
     """
-    if group["state_bits"] == 32:
-        return _from_32_bits(state, grad, group, scalars)
-    return _from_few_bits(state, grad, group, scalars)
-
-
-def _from_32_bits(state: dict[str, Any], grad: Tensor, group: dict[str, Any], scalars: Scalars) -> Tensor:
+    if group["state_bits"] != 32:
+        return _from_few_bits(state, grad, group, scalars)
     momentum = group["momentum"]
     running_average(state["exp_avg_sq"], grad * grad, group["beta"])
     if momentum:

@@ -15,50 +15,33 @@ from .state import prepare_state
 class Scalars(NamedTuple):
     """The numbers of one parameter in one step: Python's floats and ints in eager code, tensors under torch.compile."""
 
-    lr: float | Tensor
-    """eta, after the warm-up; for a LogTensor in rungs, eta / eta_0."""
-    relative: float | Tensor
-    """With `absolute`, the two coefficients of the affine step (`affine_coefficients`)."""
+    lr: float | Tensor  # eta, after the warm-up; of a LogTensor eta / eta_0, in rungs
+    relative: float | Tensor  # with `absolute`: of `affine_coefficients`
     absolute: float | Tensor
-    correction: float | Tensor
-    """1 / (1 - beta^t), or 1 without bias correction."""
-    momentum_correction: float | Tensor
-    """1 / (1 - mu^t), or 1 without bias correction."""
+    correction: float | Tensor  # 1 / (1 - beta^t), or 1 without bias correction
+    momentum_correction: float | Tensor  # 1 / (1 - mu^t), or 1 without bias correction
     sigma_star: float | Tensor
-    key: int | Tensor
-    """The key of the random bits that round the weights."""
-    state_key: int | Tensor
-    """The key of the random bits that round the averages."""
-    start: int | Tensor
-    """The number of the first local element in the full parameter."""
+    key: int | Tensor  # of the random bits that round the weights
+    state_key: int | Tensor  # of the random bits that round the averages
+    start: int | Tensor  # the number of the first local element in the full parameter
 
 
 @dataclass(slots=True, eq=False)
 class ParameterStep:
     """One parameter in one step.
 
-    `local`, `grad`, `state` and `counts` are final after `complete`. A step that the native engine has cached does not
-    need it, because its parameter is not sharded.
+    Engines need a complete record (`complete`), except for a parameter that they have cached, which is not sharded.
     """
 
-    parameter: Tensor
-    """The parameter as the optimizer knows it: floats, a LogTensor, or a DTensor of either."""
-    index: int
-    """The number of the parameter in the optimizer. Random bits depend on it."""
+    parameter: Tensor  # as the optimizer knows it: floats, a LogTensor, or a DTensor of either
+    index: int  # in the optimizer; random bits depend on it
     group: dict[str, Any]
-    local: Tensor
-    """The part of `parameter` that this process holds: `parameter` itself unless it is a DTensor."""
-    grad: Tensor
-    """The gradient of `local`."""
-    state: dict[str, Any] = field(init=False)
-    """The state of `local`, which shares the memory of the optimizer's state."""
-    counts: Tensor | None = None
-    """Where a step of a LogTensor adds its counts: ``state["counts"]``, or zeros for a sharded parameter, because the
-    counts of all processes are added up at the end of the step."""
-    scalars: Scalars = field(init=False)
-    """The numbers of this step, for the torch engine. The native engine computes its own."""
-    packed: Any = None
-    """The record that the kernels of an engine read, for engines with kernels."""
+    local: Tensor  # the part that this process holds: `parameter` itself unless that is a DTensor
+    grad: Tensor  # of `local`
+    state: dict[str, Any] = field(init=False)  # of `local`; shares the memory of the optimizer's state
+    counts: Tensor | None = None  # where the counts of this step go: state["counts"], of a sharded LogTensor zeros
+    scalars: Scalars = field(init=False)  # set by the torch engine; the native engine computes its own
+    packed: Any = None  # what the kernels of an engine read
 
     @property
     def is_sharded(self) -> bool:

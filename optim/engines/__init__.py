@@ -17,13 +17,10 @@ from .torch_engine import TorchEngine
 
 
 class Engine(Protocol):
-    """What moves parameters."""
+    """What makes steps. `check` changes nothing, and `step` gets the steps whose gradients are sound."""
 
-    def check(self, steps: Sequence[ParameterStep]) -> list[bool]:
-        """For each step, whether its gradient is sound. Changes nothing."""
-
-    def step(self, steps: Sequence[ParameterStep]) -> None:
-        """Make these steps, whose gradients are sound."""
+    def check(self, steps: Sequence[ParameterStep]) -> list[bool]: ...
+    def step(self, steps: Sequence[ParameterStep]) -> None: ...
 
 
 class Engines:
@@ -35,18 +32,13 @@ class Engines:
     def assign(
         self, steps: Sequence[ParameterStep], groups: Sequence[dict[str, Any]]
     ) -> list[tuple[Engine, list[ParameterStep]]]:
-        """Give each step to the first engine that accepts it, and complete its record.
-
-        Args:
-            groups: the parameter groups of these steps.
-        """
+        """Give each step, of a parameter in one of these groups, to the first engine that accepts it."""
         by_native: list[ParameterStep] = []
         by_torch: list[ParameterStep] = []
-        has_native = serves()
-        if has_native:
+        if native_serves := serves():
             self._native.read_groups(groups)
         for step in steps:
-            if has_native and self._native.accepts(step):
+            if native_serves and self._native.accepts(step):
                 by_native.append(step)
             else:
                 step.complete()

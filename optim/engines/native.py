@@ -189,9 +189,8 @@ def _packed(step: ParameterStep, group: _Group) -> _Cached:
         record.base_precision, record.keep_group, record.counts = 1.0, 1, None  # the state may be that of a LogTensor
     tensors = (*_weights(p), *map(state.get, _STATE))
     present = tuple(t for t in tensors if t is not None)
-    addresses = tuple(map(Tensor.data_ptr, present))
-    count, dtype = p.numel(), step.grad.dtype
-    return _Cached(record, p, step.index, dtype, count, group.hyper, group.options, tensors, present, addresses)
+    addresses, like = tuple(map(Tensor.data_ptr, present)), (step.grad.dtype, p.numel())
+    return _Cached(record, p, step.index, *like, group.hyper, group.options, tensors, present, addresses)
 
 
 def _weights(p: Tensor) -> tuple[Tensor | None, ...]:

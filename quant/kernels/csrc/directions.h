@@ -1,4 +1,4 @@
-// The averages of gradients and of their squares, and the direction that they give: optim/update.py and optim/state.py.
+// The averages of gradients and of their squares, and the direction that they give: optim/update.py and optim/directions.py.
 #pragma once
 #include "few_bits.h"
 

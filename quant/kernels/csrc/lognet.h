@@ -87,7 +87,7 @@ struct Parameter {
     int32_t grad_dtype, weight_dtype;
 };
 
-// The numbers of one parameter in one step: `Scalars` of optim/plan.py.
+// The numbers of one parameter in one step: `Scalars` of optim/parameter_step.py.
 struct Scalars {
     float lr, relative, absolute, correction, momentum_correction, sigma_star;
     uint64_t key, state_key;

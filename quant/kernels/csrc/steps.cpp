@@ -22,7 +22,7 @@ uint64_t mix(const uint64_t* words, int count) {
 
 constexpr double STEP_SIGMA = 0.2;
 
-// Madam._scalars, in the same order of operations on doubles.
+// scalars_of in optim/engines/scalars.py, in the same order of operations on doubles.
 Scalars scalars_of(const Parameter& p) {
     const Hyper& h = *p.hyper;
     const double step = *p.step, sigma = *p.sigma;
