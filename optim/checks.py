@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, SupportsFloat
 
 from torch import Tensor
@@ -42,6 +43,12 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
 def check_state_bits(group: dict[str, Any]) -> None:
     """Raise ValueError if no average can have that many bits."""
     _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
+
+
+def refuse_sparse(grads: Iterable[Tensor]) -> None:
+    """Raise RuntimeError if one of these gradients is sparse."""
+    if any(grad.is_sparse for grad in grads):
+        raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
 
 
 def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:

@@ -6,29 +6,21 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from itertools import compress
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..quant.kernels import steps
-from ..quant.log_format import P_SCALE, in_pieces, typical_magnitude
-from ..quant.random_bits import mix64, random16
-from ..quant.ratios import next_rung
+from ..quant.log_format import P_SCALE
 from ..tensor.log_tensor import LogTensor
-from . import launch
-from .affine import affine_codes, affine_coefficients, affine_floats
-from .checks import check_hyperparameters, check_state_bits, check_state_dict
-from .launch import Launcher
-from .plan import Pending, Planned, Scalars, are_sound, compute_dtype, fetched, with_tensors
+from .checks import check_hyperparameters, check_state_bits, check_state_dict, refuse_sparse
+from .engines import Engine, Engines
+from .parameter_step import ParameterStep
 from .release import Release
-from .shards import gradient, is_sharded, over_parts, part, part_start, whole
-from .state import AVERAGES, add_average, few_bit_direction, full_direction, recode_averages
-from .update import CodeStep, step_codes, step_floats
-
-Place = tuple[int, tuple[Tensor, dict[str, Any]]]  # a parameter's index in the optimizer, itself and its group
-Places = list[Place]
+from .shards import any_sharded, is_sharded, local
+from .state import compute_dtype
 
 
 class Madam(Optimizer):
@@ -150,6 +142,7 @@ class Madam(Optimizer):
         }
         check_hyperparameters({**defaults, "weight_decay": weight_decay})
         super().__init__(params, defaults)
+        self._engines = Engines()
         self._alive.add(self)
 
     @classmethod
@@ -218,6 +211,7 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._engines = Engines()  # a copy has its own
         self._alive.add(self)
         self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
         for group in self.param_groups:
@@ -277,7 +271,8 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._advance(enumerate((p, group) for group in self.param_groups for p in group["params"]))
+        of_groups = ((p, group) for group in self.param_groups for p in group["params"])
+        self._advance((index, p, group) for index, (p, group) in enumerate(of_groups))
         return loss
 
     def step_in_backward(self) -> Release:
@@ -300,212 +295,64 @@ class Madam(Optimizer):
         >>> w.grad is None, bool(w[0] < 1)
         (True, True)
         """
-        return Release(self)
+        return Release(self, self._advance)
 
-    def _advance(self, places: Iterable[Place]) -> None:
-        """One step of those parameters, given with their index and group, that have a gradient."""
-        moves = self._plan(torch.compiler.is_compiling(), list(places))
-        together: dict[Any, list[Planned]] = {}
-        for move in moves:
-            if move.group["foreach"] and move.group["state_bits"] == 32 and not isinstance(move.p, LogTensor):
-                together.setdefault((id(move.group), move.p.dtype, move.p.device), []).append(move)
-            else:
-                self._move(move.p, move.grad, move.state, move.scalars, move.group)
-        for joint in together.values():
-            self._move_together(joint)
-        if any(move.parameter is not move.p for move in moves):
-            self._count(moves)
+    def _advance(self, parameters: Iterable[tuple[int, Tensor, dict[str, Any]]]) -> None:
+        """One step of those of these parameters that have a gradient. Each is given with its index and its group."""
+        for engine, steps in self._plan(parameters):
+            engine.step(steps)
+
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
+    def _plan(
+        self, parameters: Iterable[tuple[int, Tensor, dict[str, Any]]]
+    ) -> list[tuple[Engine, list[ParameterStep]]]:
+        """The steps to make, and the engine for each: those of parameters with a sound gradient.
+
+        All errors and warnings come from here, before any weight moves. torch.compile does not trace this, because it
+        branches on values.
+        """
+        numbered = list(parameters)
+        groups = list({id(group): group for _, _, group in numbered}.values())
+        for group in groups:
+            check_state_bits(group)
+        sharded = any_sharded(p for _, p, _ in numbered)
+        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # faster attributes of LogTensors
+            steps = [
+                ParameterStep(p, index, group, p, grad) for index, p, group in numbered if (grad := p.grad) is not None
+            ]
+            refuse_sparse(step.grad for step in steps)
+            self._warn_of_lost_moves(steps, groups)
+            for step in steps:
+                step.state = self.state[step.parameter]
+            assigned = self._engines.assign(steps, groups)
+            checked = [(engine, own, engine.check(own)) for engine, own in assigned]
+        unsound = [step for _, own, sound in checked for step, is_sound in zip(own, sound, strict=True) if not is_sound]
+        if unsound:
+            self._warn_of_gradient(min(unsound, key=lambda step: step.index))
+        return [(engine, list(compress(own, sound))) for engine, own, sound in checked if any(sound)]
 
     def _parameters(self) -> Iterable[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compiler.disable, which would import the compiler now
-    def _plan(self, compiling: bool, places: Places) -> list[Planned]:
-        """Which parameters this step moves, and its numbers: all that depends on values and none of the arithmetic.
+    def _warn_of_lost_moves(self, steps: list[ParameterStep], groups: list[dict[str, Any]]) -> None:
+        nearest = {id(group): float(group["lr"]) for group in groups if group["rounding"] == "nearest"}
+        for step in steps if nearest else ():
+            lr, p = nearest.get(id(step.group), 0.0), local(step.parameter)
+            if isinstance(p, LogTensor) and 0 < lr < p.base_precision / 2:
+                self._warn_once(
+                    "frozen",
+                    f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
+                    " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
+                    " it (ReduceLROnPlateau(min_lr=base_precision))",
+                )
 
-        So that torch.compile sees arithmetic alone, once and for all steps, in a compiled step every number that may
-        change from step to step is a tensor. Parameters that the native kernels can move they have moved on return.
-        """
-        for group in {id(group): group for _, (_, group) in places}.values():
-            check_state_bits(group)
-        sharded = any(is_sharded(p) for _, (p, _) in places)
-        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # LogTensors ask at every attribute
-            return self._planned(compiling, places)
-
-    def _planned(self, compiling: bool, places: Places) -> list[Planned]:
-        pending, launched = self._described(places)
-        rows, params = steps.Rows([row for _, _, row in launched]), [p for p, _, _ in launched]
-        sound = are_sound(pending)
-        checked = [*zip(sound, ((p, index) for p, _, index, _ in pending), strict=True)]
-        if launched:
-            checked += zip(rows.check(), ((p, index) for p, index, _ in launched), strict=True)
-        for is_sound, (p, index) in checked:
-            if not is_sound:
-                self._warn_of_gradient(p, index)
-        moves = self._moves(
-            [row for is_sound, row in zip(sound, pending, strict=True) if is_sound]
-        )  # a warning may be an error
-        if compiling:
-            moves = with_tensors(moves)
-        if launched:
-            rows.step()
-            torch.autograd.graph.increment_version(params)  # so that a stale backward pass raises
-        return moves
-
-    def _moves(self, sound: list[Pending]) -> list[Planned]:
-        """The steps of parameters whose gradients are sound, which count from here on."""
-        moves = []
-        scales = iter(fetched([part(p).scale for p, *_ in sound if isinstance(part(p), LogTensor)]))
-        for p, grad, index, group in sound:
-            state = self._state_of(p, grad, group)
-            state["step"] += 1
-            scale = next(scales) if isinstance(part(p), LogTensor) else 1.0
-            scalars = self._scalars(p, scale, index, int(state["step"]), group)
-            if is_sharded(p):
-                state = {name: part(value) for name, value in state.items()}
-                if "counts" in state:
-                    state["counts"] = torch.zeros_like(state["counts"])  # of this part; `_count` adds up
-            moves.append(Planned(part(p), part(grad), state, scalars, group, p))
-        return moves
-
-    def _described(self, places: Places) -> tuple[list[Pending], list[tuple[Tensor, int, bytearray]]]:
-        """The parameters to move: those left to torch, and the rows of those for the native kernels."""
-        ready = launch.ready()
-        launcher = _LAUNCHERS.setdefault(self, Launcher()) if ready else Launcher()
-        groups = {id(group): group for _, (_, group) in places}
-        hypers = {key: launcher.hyper(group) for key, group in groups.items()} if ready else {}
-        pending, launched, new = [], [], []
-        for index, (p, group) in places:
-            grad = p.grad
-            if grad is None:
-                continue
-            row = launcher.recall(p, grad, self.state.get(p), hypers[id(group)], index) if ready else None
-            if row is not None:
-                launched.append((p, index, row))
-            else:
-                new.append((p, gradient(p), index, group))
-        if any(grad.is_sparse for _, grad, _, _ in new):
-            raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
-        for p, group in [place for _, place in places if place[1]["rounding"] == "nearest"]:
-            if p.grad is not None:
-                self._warn_of_lost_moves(p, group)
-        for p, grad, index, group in new:
-            row = None
-            if ready and launch.reads(p, grad, group):
-                row = launcher.learn(p, grad, self._state_of(p, grad, group), hypers[id(group)], index)
-            if row is not None:
-                launched.append((p, index, row))
-            else:
-                pending.append((p, grad, index, group))
-        return pending, launched
-
-    def _warn_of_gradient(self, p: Tensor, index: int) -> None:
+    def _warn_of_gradient(self, step: ParameterStep) -> None:
         self._warn_once(
             "non-finite",
-            f"parameter {index} of shape {tuple(p.shape)} has a gradient with NaN, infinity or a square beyond"
-            f" {compute_dtype(p)}; its step is skipped (so will be later ones, without a further warning)",
+            f"parameter {step.index} of shape {tuple(step.parameter.shape)} has a gradient with NaN, infinity or a square"
+            f" beyond {compute_dtype(step.parameter)}; its step is skipped (so will be later ones, without a further"
+            " warning)",
         )
-
-    @torch._disable_dynamo  # type: ignore[attr-defined]
-    def _count(self, moves: list[Planned]) -> None:
-        """Add to the counts of sharded parameters what their parts counted."""
-        counted = [m for m in moves if is_sharded(m.parameter) and "counts" in m.state]
-        totals = over_parts([m.state["counts"] for m in counted], [m.parameter for m in counted], "sum")
-        for move, total in zip(counted, totals, strict=True):
-            self.state[move.parameter]["counts"] += total
-
-    def _warn_of_lost_moves(self, p: Tensor, group: dict[str, Any]) -> None:
-        lr, p = float(group["lr"]), part(p)
-        if isinstance(p, LogTensor) and 0 < lr < p.base_precision / 2:
-            self._warn_once(
-                "frozen",
-                f"lr={lr:.3g} is below half a rung (base_precision={p.base_precision:.3g}): under nearest rounding most"
-                " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
-                " it (ReduceLROnPlateau(min_lr=base_precision))",
-            )
-
-    def _scalars(self, p: Tensor, scale: float, index: int, step: int, group: dict[str, Any]) -> Scalars:
-        lr, sigma = float(group["lr"]) * min(1.0, step / max(1, group["warmup"])), float(self.state[p]["sigma"])
-        correct = group["bias_correction"]
-        own, key = part(p), mix64(group["seed"], step, index)
-        unit, rung = 1.0, 1.0
-        if isinstance(own, LogTensor):
-            unit, rung = scale * next_rung(own.format), own.base_precision
-        relative, absolute = affine_coefficients(lr, group["affine"], sigma, unit)
-        return Scalars(
-            lr=lr / rung,
-            relative=relative,
-            absolute=absolute,
-            correction=1 / (1 - group["beta"] ** step) if correct else 1.0,
-            momentum_correction=1 / (1 - group["momentum"] ** step) if correct else 1.0,
-            sigma_star=group["p_scale"] * sigma,
-            key=key,
-            state_key=mix64(group["seed"], step, index, 1),
-            start=part_start(p),
-        )
-
-    def _move(self, p: Tensor, grad: Tensor, state: dict[str, Any], scalars: Scalars, group: dict[str, Any]) -> None:
-        """One parameter's step: arithmetic only."""
-        grad = grad.to(compute_dtype(p))
-        if group["maximize"]:
-            grad = -grad
-        if isinstance(p, LogTensor) and p.mask is not None:
-            grad = grad * p.mask
-        numbers = (group["beta"], group["momentum"], group["g_bound"], scalars.correction, scalars.momentum_correction)
-        if group["state_bits"] == 32:
-            r = full_direction(state, grad, *numbers)
-        else:
-            r = few_bit_direction(state, grad, *numbers, group["state_bits"], scalars.state_key)
-        if isinstance(p, LogTensor):
-            moved = self._move_codes(p, r, scalars, group)
-            p.write_codes_(moved.exponent, moved.negative)
-            state["counts"] += moved.counts
-        elif group["affine"]:
-            w, crossing = p.to(grad.dtype), group["sign_crossing"]
-            p.copy_(affine_floats(w, r, scalars.relative, scalars.absolute, scalars.sigma_star, crossing))
-        else:
-            p.copy_(step_floats(p.to(grad.dtype), r, scalars.lr, scalars.sigma_star, group["sign_crossing"]))
-
-    def _move_codes(self, p: LogTensor, r: Tensor, scalars: Scalars, group: dict[str, Any]) -> CodeStep:
-        drawn, ladder = None, p._storage.format  # a constant to torch.compile, which p.format is not
-        if group["rounding"] == "stochastic":
-            drawn = random16(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
-        crossing = group["sign_crossing"]
-        if group["affine"]:
-            return affine_codes(ladder, *p.codes(), r, scalars.relative, scalars.absolute, crossing, drawn)
-        return step_codes(*p.codes(), r, scalars.lr, ladder.last_rung, crossing, drawn)
-
-    def _move_together(self, moves: list[Planned]) -> None:
-        """The steps of float parameters of one group, dtype and device, laid end to end."""
-        params, grads, states, scalars, groups, _ = zip(*moves, strict=True)
-        sizes = [p.numel() for p in params]
-        joined = lambda tensors: torch.cat([t.reshape(-1) for t in tensors])
-        names = [name for name in AVERAGES if all(name in state for state in states)]
-        state = {name: joined([state[name] for state in states]) for name in names}
-        flat, grad = joined(params), joined(grads).to(compute_dtype(params[0]))
-        self._move(flat, grad, state, Scalars.joined(scalars, sizes, grad), groups[0])
-        for targets, source in [(params, flat), *(([s[name] for s in states], state[name]) for name in names)]:
-            parts = [part.view(t.shape) for part, t in zip(source.split(sizes), targets, strict=True)]
-            torch._foreach_copy_(list(targets), parts)
-
-    def _state_of(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of a parameter, made at its first step: nothing depends on its value before that.
-
-        step; exp_avg_sq (g2bar); exp_avg with momentum; sigma; for LogTensors `counts`, the totals of weights with a
-        gradient, of those among them that stayed on their rung, and of sign crossings.
-        """
-        state = self.state[p]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            add_average(state, "exp_avg_sq", grad, compute_dtype(p), group["state_bits"])
-        recode_averages(state, grad, compute_dtype(p), group["state_bits"])  # where the group's have been changed
-        if isinstance(part(p), LogTensor) and "counts" not in state:  # the state may be that of the float model
-            state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
-        if "sigma" not in state:
-            state["sigma"] = torch.tensor(_typical_magnitude(whole(p), group["p_scale"]), dtype=torch.float64)
-        if group["momentum"] and "exp_avg" not in state:
-            add_average(state, "exp_avg", grad, compute_dtype(p), group["state_bits"])
-        return state
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -517,17 +364,3 @@ def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
     """Whether an optimizer that is alive holds one of these parameters."""
     wanted = {id(p) for p in params}
     return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())
-
-
-def _typical_magnitude(p: Tensor, p_scale: float) -> float:
-    """`typical_magnitude`, also of LogTensors that were zeros, all on the lowest rung now: they show it by their scale."""
-    if isinstance(p, LogTensor) and p.numel() and all(_is_lowest(piece) for piece in in_pieces(p)):
-        return float(p.scale) / p_scale
-    return typical_magnitude(p)
-
-
-def _is_lowest(w: Tensor) -> bool:
-    return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())
-
-
-_LAUNCHERS: weakref.WeakKeyDictionary[Optimizer, Launcher] = weakref.WeakKeyDictionary()  # copies make their own

@@ -1,47 +1,51 @@
-"""Parameters of which each process holds a part (DTensor, as FSDP2 makes them): what an optimizer must know of the whole.
+"""Sharded parameters: DTensors, as FSDP2 makes them, of which each process holds a local part.
 
-A step moves the local parts, and is that of the whole parameter: its random bits, its typical magnitude, the totals and
-whether it takes place at all are the same however many processes share it.
+A step moves the local parts and gives the same result for any number of processes. Therefore the random bits, the typical
+magnitude, the counts, and whether the step takes place at all are those of the full parameter.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def is_sharded(x: Tensor) -> bool:
-    """Whether x is a DTensor; without an import of what is not in use."""
+def any_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether one of these is a DTensor. Does not import torch.distributed.tensor: without that there are none."""
     module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)
+    return module is not None and any(isinstance(x, module.DTensor) for x in tensors)
 
 
-def part(x: Any) -> Any:
-    """The part of a tensor that this process holds, sharing its memory; anything else as it is."""
+def is_sharded(x: Tensor) -> bool:
+    """Whether x is a DTensor."""
+    return any_sharded((x,))
+
+
+def local(x: Any) -> Any:
+    """The local part of a DTensor, which shares its memory. Anything else is returned as it is."""
     return x.to_local() if isinstance(x, Tensor) and is_sharded(x) else x  # type: ignore[attr-defined]
 
 
-def whole(x: Tensor) -> Tensor:
-    """All of a tensor. Every process that holds a part must ask."""
+def full(x: Tensor) -> Tensor:
+    """The full tensor. For a DTensor this is a collective operation: every process of its mesh must call it."""
     return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
 
 
-def gradient(p: Tensor) -> Tensor:
-    """p's gradient, detached, sharded as p is."""
-    grad: Any = p.grad.detach()  # type: ignore[union-attr]
-    if is_sharded(p) and grad.placements != p.placements:  # type: ignore[attr-defined]
-        grad = grad.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
+def sharded_alike(grad: Any, parameter: Any) -> Any:
+    """A gradient with the placements of its parameter."""
+    if is_sharded(parameter) and grad.placements != parameter.placements:
+        return grad.redistribute(parameter.device_mesh, parameter.placements)
     return grad
 
 
-def part_start(p: Tensor) -> int:
-    """The number, in the whole, of the first element of p's local part: 0 for what is not sharded.
+def local_start(p: Tensor) -> int:
+    """The number, in the full tensor, of the first element of p's local part; 0 if p is not sharded.
 
-    A part is some of the rows: LogTensors are sharded over their first dimension only.
+    LogTensors are sharded over their first dimension only, so a local part is a range of rows.
     """
     if not is_sharded(p):
         return 0
@@ -51,23 +55,26 @@ def part_start(p: Tensor) -> int:
     return offset[0] * p.stride(0)
 
 
-def over_parts(numbers: Sequence[Tensor], params: Sequence[Tensor], operation: str) -> list[Tensor]:
-    """Numbers of each parameter's local part made those of the whole, in one exchange for all that are sharded alike.
+def combine(numbers: Sequence[Tensor], params: Sequence[Tensor], operation: str) -> list[Tensor]:
+    """Reduce numbers of local parts to numbers of the full parameters. Numbers of other parameters stay as they are.
+
+    Parameters that are sharded alike share one collective operation.
 
     Args:
-        numbers: a tensor for each parameter, of one shape and dtype, on its device.
-        params: those parameters. All processes must name the same ones in the same order.
+        numbers: a tensor for each parameter, all of one shape and dtype, on its device.
+        params: the parameters. All processes must name the same ones in the same order.
         operation: "sum" or "max".
     """
     result, alike = list(numbers), {}  # type: ignore[var-annotated]
     for i, p in enumerate(params):
         if is_sharded(p):
             alike.setdefault((p.device_mesh, p.placements), []).append(i)  # type: ignore[attr-defined]
-    for (mesh, placements), places in alike.items():
+    for (mesh, placements), indices in alike.items():
         from torch.distributed.tensor import DTensor, Partial, Replicate
 
         kinds = [Replicate() if placement.is_replicate() else Partial(operation) for placement in placements]
-        mine = torch.stack([numbers[i] for i in places])
-        for i, total in zip(places, DTensor.from_local(mine, mesh, kinds, run_check=False).full_tensor(), strict=True):
+        mine = torch.stack([numbers[i] for i in indices])
+        totals = DTensor.from_local(mine, mesh, kinds, run_check=False).full_tensor()
+        for i, total in zip(indices, totals, strict=True):
             result[i] = total
     return result

@@ -1,4 +1,4 @@
-"""The averages that Madam keeps for every weight, in 32 bits or fewer, and the direction that they give."""
+"""The state that Madam keeps for every parameter: two averages in 32 bits or fewer, and some numbers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,53 @@ import torch
 from torch import Tensor
 
 from ..quant.block_format import BlockFormat
-from ..quant.random_bits import random16
-from .update import direction, nesterov, root, running_average
+from ..quant.log_format import in_pieces, typical_magnitude
+from ..tensor.log_tensor import LogTensor
+from .shards import full, local
+from .update import root
 
 STATE_BITS = (32, 16, 8, 4)
 _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
 AVERAGES = tuple(_SIGNED)
+
+
+def prepare_state(state: dict[str, Any], parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    """Bring the state of a parameter into the form that its group asks for. At the first step it is made.
+
+    Nothing depends on the value of a parameter before that. The entries are
+
+    - ``step``, the steps made;
+    - ``exp_avg_sq``, g2bar, and with momentum ``exp_avg``: see `add_average`;
+    - ``sigma``, the typical magnitude of the weights, a float64 number on the CPU because the host needs it;
+    - ``counts`` for LogTensors, int64 (3,): the weights with a gradient, those among them that stayed on their rung, and
+      the sign crossings, summed over all steps.
+
+    Args:
+        grad: the gradient of `parameter`, sharded as it is.
+    """
+    dtype, bits = compute_dtype(parameter), group["state_bits"]
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        add_average(state, "exp_avg_sq", grad, dtype, bits)
+    recode_averages(state, grad, dtype, bits)  # if the group's state_bits have been changed
+    if isinstance(local(parameter), LogTensor) and "counts" not in state:  # the state may be that of the float model
+        state["counts"] = torch.zeros(3, dtype=torch.int64, device=grad.device)
+    if "sigma" not in state:
+        state["sigma"] = torch.tensor(_typical_magnitude(full(parameter), group["p_scale"]), dtype=torch.float64)
+    if group["momentum"] and "exp_avg" not in state:
+        add_average(state, "exp_avg", grad, dtype, bits)
+
+
+def compute_dtype(p: Tensor) -> torch.dtype:
+    """The dtype that a parameter's step is computed in, and its 32-bit state is kept in."""
+    return torch.float64 if p.dtype == torch.float64 else torch.float32
+
+
+def largest_gradient(dtype: torch.dtype, bits: int) -> float:
+    """The bound that every gradient must be below: state of 32 bits keeps its square, of fewer bits a scale in float32."""
+    if bits == 32:
+        return torch.finfo(dtype).max ** 0.5
+    return float("inf") if dtype == torch.float32 else torch.finfo(torch.float32).max
 
 
 def state_format(name: str, bits: int) -> BlockFormat:
@@ -23,16 +64,16 @@ def state_format(name: str, bits: int) -> BlockFormat:
 
 
 def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dtype, bits: int) -> None:
-    """Put an average of zeros into the state of a parameter.
+    """Add an average of zeros to the state of a parameter.
 
     Args:
         name: "exp_avg", of gradients, or "exp_avg_sq", of their squares.
         like: a tensor of the parameter's shape, on its device.
         dtype: of 32-bit state (float64 for float64 parameters).
         bits: one of `STATE_BITS`. Below 32 there are two entries: ``state[name]``, the codes, and
-            ``state[name + "_scale"]``, a float32 for every block of them, in units of the gradient: a bound of the
-            block's averages, and the root of one for squares, which themselves may lie beyond float32; and
-            ``state["state_bits"]``.
+            ``state[name + "_scale"]``, a float32 for every block of them, in units of the gradient. For means the scale
+            bounds the block's averages, for squares their roots, because squares may lie beyond float32. The entry
+            ``state["state_bits"]`` tells such state from others.
     """
     if bits == 32:
         state[name] = torch.zeros_like(like, dtype=dtype)
@@ -42,7 +83,7 @@ def add_average(state: dict[str, Any], name: str, like: Tensor, dtype: torch.dty
 
 
 def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bits: int) -> None:
-    """Bring the averages of a parameter into `bits` bits if they have others: exactly into 32, else to nearest rungs.
+    """Convert the averages of a parameter to `bits` bits if they have others: exactly to 32, to nearest rungs below.
 
     The arguments are those of `add_average`.
     """
@@ -68,83 +109,12 @@ def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bit
         del state["state_bits"]
 
 
-def largest_gradient(dtype: torch.dtype, bits: int) -> float:
-    """What every gradient must be smaller than: in 32 bits its square is kept, in fewer a scale in float32."""
-    if bits == 32:
-        return torch.finfo(dtype).max ** 0.5
-    return float("inf") if dtype == torch.float32 else torch.finfo(torch.float32).max
+def _typical_magnitude(p: Tensor, p_scale: float) -> float:
+    """`typical_magnitude`, also of a LogTensor made from zeros: all its weights are on the lowest rung, so its scale tells."""
+    if isinstance(p, LogTensor) and p.numel() and all(_is_lowest(piece) for piece in in_pieces(p)):
+        return float(p.scale) / p_scale
+    return typical_magnitude(p)
 
 
-def full_direction(
-    state: dict[str, Any],
-    grad: Tensor,
-    beta: float,
-    momentum: float,
-    g_bound: float,
-    correction: float | Tensor,
-    momentum_correction: float | Tensor,
-) -> Tensor:
-    """The direction r, from averages in 32 bits, which take the gradient in."""
-    running_average(state["exp_avg_sq"], grad * grad, beta)
-    if momentum:
-        ahead = running_average(state["exp_avg"], grad, momentum)
-        grad = nesterov(grad, ahead * momentum_correction, momentum)
-    return direction(grad, state["exp_avg_sq"], g_bound, correction)
-
-
-def few_bit_direction(
-    state: dict[str, Any],
-    grad: Tensor,
-    beta: float,
-    momentum: float,
-    g_bound: float,
-    correction: float | Tensor,
-    momentum_correction: float | Tensor,
-    bits: int,
-    key: int | Tensor,
-) -> Tensor:
-    """The direction r, from averages in few bits, which take the gradient in and are rounded without bias.
-
-    The numbers of a block are in units of a scale s that none of them exceeds, in the gradient's own units, so that
-    gradients from 1e-30 to 1e30 are all the same. With G the block's largest gradient and hats in the new units::
-
-        s' = sqrt(beta * s^2 + (1 - beta) * G^2)        v^ <- beta * (s / s')^2 * v^ + (1 - beta) * (g / s')^2
-        s' = mu * s + (1 - mu) * G                      m^ <- mu * (s / s') * m^ + (1 - mu) * g / s'
-
-    for squares and, with momentum, for means, and r as in 32 bits from what this makes, before it is rounded.
-
-    Args:
-        key: of the random bits: the squares have the first of its `random16`, means those behind them.
-    """
-    count, dtype, shape = grad.numel(), grad.dtype, grad.shape
-    draw = lambda start: random16(count, key, start, grad.device)
-    flat = lambda blocks: blocks.view(-1)[:count]
-    blocks = BlockFormat.blocks(grad.to(torch.float32))
-    largest = blocks.abs().amax(dim=1, keepdim=True)
-    ahead = blocks
-
-    if momentum:
-        format, old = state_format("exp_avg", bits), state["exp_avg_scale"].unsqueeze(1)
-        new = old * momentum + largest * (1 - momentum)
-        ratio = torch.where(new > 0, old / new, 0)
-        mean = format.blocks(format.levels(state["exp_avg"], count)) * (ratio * momentum)
-        mean = mean + blocks * _inverse(new) * (1 - momentum)
-        ahead = mean * (new * momentum_correction * momentum) + blocks * (1 - momentum)
-        state["exp_avg"].copy_(format.encode(flat(mean), draw(count + -count % 32)))
-        state["exp_avg_scale"].copy_(new.view(-1))
-
-    format, old = state_format("exp_avg_sq", bits), state["exp_avg_sq_scale"].unsqueeze(1)
-    unit = largest.maximum(old)
-    share = lambda x: torch.where(unit > 0, x / unit, 0)
-    new = unit * root(share(old) * share(old) * beta + share(largest) * share(largest) * (1 - beta))
-    ratio, inverse = torch.where(new > 0, old / new, 0), _inverse(new)
-    g = blocks * inverse
-    square = format.blocks(format.levels(state["exp_avg_sq"], count)) * (ratio * ratio * beta) + g * g * (1 - beta)
-    state["exp_avg_sq"].copy_(format.encode(flat(square), draw(0)))
-    state["exp_avg_sq_scale"].copy_(new.view(-1))
-    return flat(direction(ahead * inverse, square, g_bound, correction)).view(shape).to(dtype)
-
-
-def _inverse(scale: Tensor) -> Tensor:
-    """1 / scale, and no infinity where it is zero or nearly."""
-    return (1 / scale).clamp(max=torch.finfo(torch.float32).max)
+def _is_lowest(w: Tensor) -> bool:
+    return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())

@@ -27,7 +27,7 @@ uint64_t mix(const uint64_t* words, int count) {
 
 constexpr double STEP_SIGMA = 0.2;
 
-// The scalars of a parameter, by the same operations on doubles in the same order as in Python.
+// The numbers of one step: scalars_of in optim/engines/scalars.py, with the same operations on doubles in the same order.
 Scalars scalars_of(const Parameter& p) {
     const Hyper& h = *p.hyper;
     const double step = *p.step, sigma = *p.sigma;
@@ -128,4 +128,10 @@ LOGNET_API int lognet_step(const Parameter* parameters, int64_t count, const uin
     free(list);
     free(scalars);
     return 0;
+}
+
+// The sizes of the structures that optim/engines/structures.py describes too, in its order.
+LOGNET_API void lognet_step_sizes(int64_t* sizes) {
+    const int64_t all[] = {sizeof(Spacing), sizeof(Levels), sizeof(Ladder), sizeof(Hyper), sizeof(Planes), sizeof(Parameter)};
+    for (int64_t size : all) *sizes++ = size;
 }

@@ -6,7 +6,6 @@ every device, and on other devices it is what torch.compile sees. On the CPU the
 """
 
 from . import native as native
-from . import steps as steps
 from .library import backend, use
 
-__all__ = ["backend", "native", "steps", "use"]
+__all__ = ["backend", "native", "use"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..log_format import LogFormat
 from ..random_bits import MASK64
+from ..ratios import spacing
 from .library import library, plain, serves
-from .steps import Spacing
 
 __all__ = ["FLOATS", "Codes", "decode", "encode", "pack", "plain", "product", "serves", "unpack", "unpack_codes"]
 
@@ -49,6 +49,20 @@ FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 
 Codes = tuple[Tensor, Tensor | None, Tensor, int, Tensor, Tensor]
 """low, high, sign, bits, rungs and scale, as `decode` takes them."""
 _NO_BIAS = (None, None, None, None, 0, None, 0.0)
+
+
+class Spacing(ctypes.Structure):
+    """The constants of `lognet.quant.ratios.spacing`, in C++."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "q3", "zero")),
+        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift")),
+    )
+
+    @classmethod
+    def of(cls, base_precision: float) -> Spacing:
+        s = spacing(base_precision)
+        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.bow, s.shift)
 
 
 @cache
