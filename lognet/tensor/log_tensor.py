@@ -26,7 +26,6 @@ from ..quant.kernels import backend
 from ..quant.kernels.sources import digest
 from ..quant.log_format import LogFormat, check_positive, check_rounding
 from ..quant.random_bits import key_from_generator
-from ..quant.tracing import tracing
 from .autograd import Dequantize, in_transform
 from .handlers import FUNCTIONS, op_handler
 from .layout import contiguous_strides, read_weights, write_weights
@@ -176,9 +175,9 @@ class LogTensor(Tensor):
         """The dense tensor of decoded values, in `dtype` (default: the reported dtype). Differentiable."""
         with torch._C.DisableTorchFunctionSubclass():  # each look at an attribute would call __torch_function__
             dtype = self.dtype if dtype is None else dtype
-            if (torch.is_grad_enabled() and self.requires_grad) or tracing() or in_transform():
+            if (torch.is_grad_enabled() and self.requires_grad) or in_transform():
                 return Dequantize.apply(self, dtype)
-            return self._decode(dtype)
+            return self._read(partial(self._storage.decode, dtype))
 
     def _decode(self, dtype: torch.dtype) -> Tensor:
         """`dequantize` below autograd; other files call it as `lognet.tensor.floats.decode`."""
