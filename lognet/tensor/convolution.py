@@ -81,7 +81,7 @@ def conv(
         padding = 0
     elif isinstance(padding, str):
         raise ValueError(f"padding must be numbers, 'same' or 'valid', got {padding!r}")
-    return _convolve(input, weight, bias, stride, padding, dilation, False, 0, groups, form)
+    return _convolve(input, weight, bias, form, stride, padding, dilation, False, 0, groups)
 
 
 @handles_function(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -104,27 +104,16 @@ def conv_transpose(
             tensor of one dimension more, from which `form` makes that.
         bias: (out_channels,).
     """
-    return _convolve(input, weight, bias, stride, padding, dilation, True, output_padding, groups, form)
+    return _convolve(input, weight, bias, form, stride, padding, dilation, True, output_padding, groups)
 
 
-def _convolve(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Size,
-    padding: Any,
-    dilation: Size,
-    transposed: bool,
-    output_padding: Size,
-    groups: int,
-    form: Form | None,
-) -> Tensor:
-    """Any convolution, with arguments as functions of torch take them, by way of `aten.convolution`."""
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, form: Form | None, *geometry: Any) -> Tensor:
+    """Any convolution by way of `aten.convolution`; `geometry` are its arguments, as functions of torch take them."""
     weight, form = expand_floats(weight, form)
     input, weight, bias = in_autocast_dtype(input, weight, bias)
     n = _spatial_dims(weight, form)
-    stride, padding, dilation, output_padding = (_one_each(v, n) for v in (stride, padding, dilation, output_padding))
-    geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    *sizes, transposed, output_padding, groups = geometry
+    geometry = (*(_one_each(size, n) for size in sizes), transposed, _one_each(output_padding, n), groups)
     batch = input if input.dim() == n + 2 else input.unsqueeze(0)
     if in_transform():
         y = aten.convolution(dense(batch), expanded(weight, form), dense(bias), *geometry)

@@ -61,7 +61,7 @@ def _fsdp_post_all_gather(
     sizes: tuple[int, int],
     dtype: torch.dtype,
     *,
-    out: Tensor | None = None,
+    out: LogTensor | None = None,
 ) -> Any:
     """The unsharded parameter from the bytes of all ranks. It decodes in `dtype`, which mixed precision may choose.
 
@@ -74,7 +74,6 @@ def _fsdp_post_all_gather(
         rows = torch.Size((joined.count // max(1, self.shape[1:].numel()), *self.shape[1:]))
         planes = [plane for name, plane in joined.planes().items() if name != "scale"]
         return LogTensor(joined, rows, dtype=dtype), planes
-    assert isinstance(out, LogTensor)
     own = out._storage.planes()
     # as FSDP2 does with its own tensors, because graphs have saved them
     with torch.autograd._unsafe_preserve_version_counter(tuple(own.values())):  # type: ignore[attr-defined]
