@@ -19,7 +19,7 @@ from ..nn.algebra.conv import CONVOLUTIONS
 from ..nn.algebra.linear import AlgebraLinear
 from ..nn.algebra.masks import Prunable, get_mask, set_mask
 from ..nn.algebra.tuples import TupleLift, acting_matrix
-from ..tensor.functional import dense
+from ..tensor.floats import dense
 from ..tensor.log_tensor import LogTensor
 from .patterns import Choice, Patterns, check_module, module_names
 

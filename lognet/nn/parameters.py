@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..quant.log_format import LogFormat
 from ..quant.random_bits import mix64
+from ..tensor.autocast import autocast_dtype
 from ..tensor.log_tensor import LogTensor
 from ..tensor.parameter import HeldParameter, few_bit_parameter, held_parameters
-from ..tensor.recompute import autocast_dtype
 
 SEED = 0
 """The seed of the signs of zeros in layers made with ``bits=``: the default of `lognet.wrap`."""

@@ -25,7 +25,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..quant import operators
 from ..quant.kernels import native
 from ..quant.log_format import LogFormat
-from .log_tensor import LogTensor, decode, in_transform
+from .autograd import in_transform
+from .floats import decode
+from .log_tensor import LogTensor
 from .storage import LogStorage
 
 FEW_ROWS = 16
@@ -41,7 +43,7 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
         weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
         bias: (out_features,), a LogTensor or plain.
     """
-    if not (isinstance(weight, LogTensor) and weight._whole and (type(x) is Tensor or _plain_in_graph(x))):
+    if not (isinstance(weight, LogTensor) and weight.is_whole and (type(x) is Tensor or _plain_in_graph(x))):
         return None
     with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
         return _few_rows(x, weight, bias)
@@ -81,18 +83,14 @@ def _at_once(x: Tensor, storage: LogStorage, shape: torch.Size, batch: int, bias
     rows = x if x.dtype == torch.float32 and x.is_contiguous() else x.to(torch.float32).contiguous()
     added = None if bias is None else _added(bias, shape[0])
     y = native.product(*_codes(storage), _ladder(storage.format)[1], (shape[0], shape[1]), rows, batch, added)
-    return y if bias is None or added is not None else y + _values(bias)
+    return y if bias is None or added is not None else y + decode(bias)
 
 
 def _in_graph(x: Tensor, storage: LogStorage, out_features: int, bias: Tensor | None) -> Tensor:
     """The product as an operation that a graph of torch.compile calls; it adds the bias to whatever comes next."""
     format, planes = storage.format, (storage.low, storage.high, storage.sign, storage.scale)
     y = operators.linear(x.to(torch.float32), *planes, format.bits, format.base_precision, out_features)
-    return y if bias is None else y + _values(bias)
-
-
-def _values(bias: Tensor) -> Tensor:
-    return decode(bias) if isinstance(bias, LogTensor) else bias
+    return y if bias is None else y + decode(bias)
 
 
 def _added(bias: Tensor, length: int) -> Tensor | native.Codes | None:
@@ -102,7 +100,7 @@ def _added(bias: Tensor, length: int) -> Tensor | native.Codes | None:
     if not isinstance(bias, LogTensor):
         return bias if native.plain(bias) else None
     storage = bias._storage
-    return _codes(storage) if bias._whole and storage.keep is None and native.plain(storage.low) else None
+    return _codes(storage) if bias.is_whole and storage.keep is None and native.plain(storage.low) else None
 
 
 def _codes(storage: LogStorage) -> native.Codes:

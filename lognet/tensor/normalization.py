@@ -1,10 +1,8 @@
 """Layer, group and root-mean-square normalisation with LogTensors for gains and biases.
 
-They work without this file, as every operation does: LogTensors that reach an operation of aten are decoded under autograd. That
-way in takes several times as long as the decoding of a few hundred gains, and generation goes through two such layers for
-each block and token. Where nothing is differentiated the gains are decoded in front of the operation instead.
-
-Importing this module registers them; `lognet` does.
+Without these handlers they would compute the same: torch's own functions end in operations that decode LogTensors below
+autograd. That takes several times as long as the decoding of a few hundred gains, and generation runs two such layers
+for each block and token. So where nothing is differentiated, the gains are decoded before the function is called.
 """
 
 from __future__ import annotations
@@ -19,11 +17,12 @@ from torch import Tensor
 
 from ..quant.tracing import tracing
 from .few_rows import differentiated
-from .log_tensor import implements
-from .recompute import dense
+from .floats import dense
+from .handlers import handles_function
 
 
 def _normalized(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """The function on decoded tensors; while tracing, or where a gradient is recorded, on the tensors as they are."""
     with torch._C.DisableTorchFunctionSubclass():
         if not tracing() and not differentiated(*args, *kwargs.values()):
             args = tuple(map(dense, args))
@@ -32,4 +31,4 @@ def _normalized(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> T
 
 
 for _function in (F.layer_norm, F.group_norm, F.rms_norm, torch.layer_norm, torch.group_norm, torch.rms_norm):
-    implements(_function)(partial(_normalized, _function))
+    handles_function(_function)(partial(_normalized, _function))

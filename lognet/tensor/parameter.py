@@ -19,7 +19,7 @@ from .seeded_signs import draw_signs_
 from .storage import check_finite
 
 INITS = ("quantize", "uniform")
-_OWN_ATTRIBUTES = ("_storage", "_whole", "_is_param")  # in the __dict__ of a LogTensor parameter
+_OWN_ATTRIBUTES = ("_storage", "is_whole", "_is_param")  # in the __dict__ of a LogTensor parameter
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Signs that a seed gives back: drawn once by a counter, so that a file with frozen signs need not hold them.
+"""Signs drawn from a seed, which files then hold instead of the signs: B bits a weight rather than B + 1.
 
-Madam with ``sign_crossing=False``, as in the paper, never changes a sign. If the signs of the start were drawn from a
-seed, the seed is all that a checkpoint needs of them: B bits a weight instead of B + 1.
+Madam with ``sign_crossing=False``, as in the paper, never changes a sign. If the initial signs were drawn from a seed,
+that seed gives them again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from .log_tensor import LogTensor
 def check_sign_seed(sign_seed: int | None) -> None:
     """Raise TypeError if it is not an int or None."""
     if sign_seed is not None and (isinstance(sign_seed, bool) or not isinstance(sign_seed, int)):
-        raise TypeError(f"sign_seed must be an int, or None for signs that no seed gives back, got {sign_seed!r}")
+        raise TypeError(
+            f"sign_seed must be an int, or None for signs that are not drawn from a seed, got {sign_seed!r}"
+        )
 
 
 def sign_keys(model: nn.Module, sign_seed: int) -> dict[int, int]:
     """The keys of the streams that signs are drawn from, as {id of the parameter: 64-bit key}.
 
-    All parameters of two or more dimensions have one, by their place in ``model.parameters()``. Biases and gains have
-    none: there a sign means something from the start, and they are few.
+    Every parameter of two or more dimensions has one, by its index in ``model.parameters()``. Biases and gains have
+    none, because their signs are not arbitrary (gains start at 1) and because they are few.
     """
     return {id(p): mix64(sign_seed, -1, i) for i, p in enumerate(model.parameters()) if not is_lazy(p) and p.dim() >= 2}
 

@@ -10,7 +10,7 @@ from torch import nn
 import lognet
 from lognet import LogTensor
 from lognet.quant import kernels
-from lognet.tensor.functional import recomputed
+from lognet.tensor.recompute import recomputed
 
 
 def randn(*shape, seed=0, dtype=torch.float64):

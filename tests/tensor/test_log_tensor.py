@@ -17,7 +17,7 @@ from lognet import LogTensor
 from lognet.quant.log_format import PIECE, largest_magnitude, typical_magnitude
 from lognet.quant.random_bits import key_from_generator
 from lognet.tensor import aten
-from lognet.tensor.log_tensor import decode
+from lognet.tensor.floats import decode
 from lognet.tensor.storage import signs_of
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...tensor.functional import dense
+from ...tensor.floats import dense
 
 Entry = tuple[int, int, int, float]
 

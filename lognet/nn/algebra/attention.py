@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...tensor.functional import dense
+from ...tensor.floats import dense
 from ..parameters import check_bits, quantize_parameters_
 from ..sizes import check_count, nearest_divisors
 from .algebras import Algebra, tuples_in

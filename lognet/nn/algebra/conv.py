@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...tensor import functional
-from ...tensor.functional import dense
+from ...tensor import convolution
+from ...tensor.floats import dense
 from ..parameters import check_bits, glorot, quantize_parameters_, write_
 from ..sizes import check_count, nearest_divisors
 from .algebras import Algebra, tuples_in
@@ -102,7 +102,7 @@ class _AlgebraConv(Prunable):
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._sides(), mode=self.padding_mode), 0
         geometry = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
-        run = functional.conv
+        run = convolution.conv
         return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _sides(self) -> list[int]:
@@ -116,7 +116,7 @@ class _AlgebraConv(Prunable):
         return [p for p in reversed(self.padding) for _ in range(2)]
 
     def dense_weight(self) -> Tensor:
-        """The real kernel, as `torch.nn.functional.conv2d` (or conv_transpose2d) takes it. Differentiable."""
+        """The real kernel, as `torch.nn.convolution.conv2d` (or conv_transpose2d) takes it. Differentiable."""
         if not self.transposed:
             return self.algebra.expand(self.weight)
         parts = dense(self.weight).chunk(self.groups)  # transposed kernels have their groups along the inputs
@@ -264,7 +264,7 @@ class _AlgebraConvTranspose(_AlgebraConv):
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
         check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "output_padding": extra}
-        run = functional.conv_transpose
+        run = convolution.conv_transpose
         return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...tensor import functional
-from ...tensor.functional import dense
+from ...tensor import convolution
+from ...tensor.floats import dense
 from ..parameters import check_dtype
 from .algebras import Algebra
 from .forms import WeightForm, check_layout, columns_of, one_column
@@ -36,7 +36,7 @@ def algebra_conv(
             how many to convolve.
         algebra: name or Algebra.
         bias: (out_channels,), in tuple order in both layouts.
-        stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`; groups divides the tuples.
+        stride, padding, dilation, groups: as in `torch.nn.convolution.conv2d`; groups divides the tuples.
         layout: "tuples" or "columns".
 
     Raises:
@@ -55,7 +55,7 @@ def algebra_conv(
     check_layout(layout)
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     form = form_of(algebra, weight.shape[1] if layout == "tuples" else 0)
-    return convolve(functional.conv, geometry, input, weight, form, bias, groups, layout)
+    return convolve(convolution.conv, geometry, input, weight, form, bias, groups, layout)
 
 
 def algebra_conv_transpose(
@@ -70,12 +70,12 @@ def algebra_conv_transpose(
     dilation: Size = 1,
     layout: str = "tuples",
 ) -> Tensor:
-    """`algebra_conv` transposed, as `torch.nn.functional.conv_transpose2d` is to `conv2d`.
+    """`algebra_conv` transposed, as `torch.nn.convolution.conv_transpose2d` is to `conv2d`.
 
     Args:
         input, algebra, bias, layout: as in `algebra_conv`.
         weight: (in_channels / A, out_channels / groups / A, *kernel, A); it still multiplies from the left.
-        stride, padding, output_padding, groups, dilation: as in `torch.nn.functional.conv_transpose2d`.
+        stride, padding, output_padding, groups, dilation: as in `torch.nn.convolution.conv_transpose2d`.
 
     Raises:
         ValueError: sizes that do not fit the weight, or an unknown layout.
@@ -90,7 +90,7 @@ def algebra_conv_transpose(
     check_layout(layout)
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": output_padding}
     form = WeightForm(algebra, transposed=True)
-    return convolve(functional.conv_transpose, geometry, input, weight, form, bias, groups, layout)
+    return convolve(convolution.conv_transpose, geometry, input, weight, form, bias, groups, layout)
 
 
 def form_of(algebra: Algebra, tuples: int, transposed: bool = False) -> WeightForm:

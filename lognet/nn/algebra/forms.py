@@ -110,7 +110,7 @@ def one_column(algebra: Algebra) -> Columns:
 class WeightForm:
     """The rearrangement of a weight of tuples into the matrix or kernel that multiplies, and its adjoint.
 
-    A `lognet.tensor.functional.Form`.
+    A `lognet.tensor.forms.Form`.
 
     Args:
         algebra: whose table it is.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...tensor.functional import dense
+from ...tensor.floats import dense
 from ..parameters import check_bits, quantize_parameters_, write_
 from .algebras import Algebra, tuples_in
 

@@ -9,7 +9,7 @@ Quaternions are pairs of complex numbers, ``w = w1 + w2 j``, and
 so that the weight row (w1, w2) multiplies two complex vectors made of each activation: the activation doubles rather
 than the weight quadrupling (`QuaternionProduct`).
 
-Each takes the weight through a `lognet.tensor.functional.Form`, so that LogTensor weights stay codes in the graph.
+Each takes the weight through a `lognet.tensor.forms.Form`, so that LogTensor weights stay codes in the graph.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ...tensor import functional
-from ...tensor.functional import Form, dense
-from ...tensor.log_tensor import in_transform
-from ...tensor.recompute import autocast_dtype
+from ...tensor.autocast import autocast_dtype
+from ...tensor.autograd import in_transform
+from ...tensor.floats import dense
+from ...tensor.forms import Form
 from .algebras import Algebra
 from .forms import Columns, WeightForm, columns_of
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ...tensor.functional import Form, Steps, in_form
+from ...tensor.forms import CachedForm, Form, expand_floats
 from ..parameters import check_bits, check_dtype, glorot, quantize_parameters_, write_
 from .algebras import Algebra, tuples_in
 from .forms import columns_of
@@ -105,8 +105,8 @@ class _Recurrent(Prunable):
         inputs = product.apply(x.flatten(-2), of("weight_ih"), of("bias_ih"), "columns", product).unflatten(-1, gated)
 
         def ready(name: str) -> tuple[Tensor, Form | None]:  # for all steps at once
-            weight, form = in_form(of(name), product)
-            return weight, None if form is None else Steps(form, time)
+            weight, form = expand_floats(of(name), product)
+            return weight, None if form is None else CachedForm(form, time)
 
         weight, form = ready("weight_hh")
         narrow, narrow_form = ready("weight_hr") if self.proj_size else (None, None)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...quant.tracing import tracing
-from ...tensor.functional import dense, recomputed
+from ...tensor.floats import dense
+from ...tensor.recompute import recomputed
 from ..sizes import check_count, check_padding_idx
 from .cost import check_impl
 from .sums import check_input, kronecker_linear, kronecker_rows, kronecker_sum, plus_bias

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ...tensor.functional import recomputed
+from ...tensor.recompute import recomputed
 from ..parameters import quantize_parameters_
 from ..sizes import check_count
 from .factored import FactoredLinear

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...tensor.functional import recomputed
 from ...tensor.log_tensor import LogTensor
+from ...tensor.recompute import recomputed
 from ..parameters import quantize_parameters_
 from ..sizes import check_count, check_divides
 from .factored import FactoredLinear

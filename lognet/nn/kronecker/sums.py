@@ -8,7 +8,7 @@ Index conventions: the first factor's index is the most significant one. For two
 B (rank, c, d), entry W[(p, q), (s, t)] = sum_r A[r, p, s] B[r, q, t] with row p * c + q and column s * d + t, as in
 `torch.kron`. "Order" is the number of factors, "rank" the number of terms.
 
-Factors may be LogTensors; the graph then keeps their codes (`lognet.tensor.functional.recomputed`).
+Factors may be LogTensors; the graph then keeps their codes (`lognet.tensor.recompute.recomputed`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...tensor.functional import recomputed
+from ...tensor.recompute import recomputed
 from .cost import Shape, choose
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...tensor.functional import recomputed
+from ...tensor.recompute import recomputed
 from ..parameters import quantize_parameters_
 from ..sizes import check_count, check_padding_idx, integer_root
 from .cost import check_impl
