@@ -122,7 +122,7 @@ def _held(p: Tensor) -> tuple[Tensor | None, ...]:
 
 def ready() -> bool:
     """Whether there are kernels, and a step is nothing but arithmetic on memory now."""
-    return native.serves()
+    return native.ready()
 
 
 def reads(p: Tensor, grad: Tensor, group: dict[str, Any]) -> bool:

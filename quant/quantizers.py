@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .log_format import LogFormat, check_rounding, eight_octaves
+from .log_format import LogFormat, eight_octaves
 from .random_bits import content_key, uniform
-from .rounding import round_to_rungs
-from .tracing import cached, is_traced, written_down
+from .rounding import check_rounding
+from .tracing import cached_table, kept_whole
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
 
@@ -151,14 +151,13 @@ class LogQuantizer(Quantizer):
 
     def magnitudes(self, dtype: torch.dtype, like: Tensor) -> Tensor:
         """The 2^B magnitudes in units of the scale, largest first, zero last, on the device of `like`."""
-        return (_magnitudes if is_traced(like) else _cached_magnitudes)(self, dtype, like.device)
+        return _magnitudes(self, dtype, like)
 
     def _round(self, y: Tensor) -> Tensor:
         scale = power_of_two_above(y)
         rungs = self.magnitudes(y.dtype, y)
-        u = self._draw(y)
         unit = (y.abs() / scale).clamp_(max=1)
-        k = round_to_rungs(unit, rungs, self.base_precision, 0.5 if u is None else u)
+        k = round_to_rungs(unit, rungs, self.base_precision, self._draw(y))
         return (rungs.index_select(0, k.view(-1)).view(y.shape) * scale).copysign(y)
 
 
@@ -169,13 +168,43 @@ def power_of_two_above(y: Tensor) -> Tensor:
     return ((bits + 0x7FFFFF) & ~0x7FFFFF).view(torch.float32).to(y.dtype)  # a carry out of the fraction is an octave
 
 
+@cached_table
 def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
     k = torch.arange(2**quantizer.bits, dtype=torch.float64, device=device)
     table = (k * -quantizer.base_precision).exp_()
-    return written_down(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
+    return kept_whole(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
 
 
-_cached_magnitudes = cached(_magnitudes)
+def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | None = None) -> Tensor:
+    """The number k of one of the two rungs around y.
+
+    The table is made once in float64. From there on comparisons, differences and one product decide, so that the result is the
+    same on every device.
+
+    Args:
+        y: any shape, from 0 to 1, floating.
+        rungs: 1-D, descending, of y's dtype; ``rungs[k]`` is exp(-k * base_precision), but the last may be 0.
+        base_precision: eta_0; it only says where to look in the table.
+        u: None rounds to the nearest rung in value, of two equally near ones to the upper. Random numbers uniform on (0, 1], of
+            y's shape, round such that the mean of ``rungs[k]`` is y.
+
+    Returns:
+        int32, y's shape. Below the last rung, that one.
+
+    >>> rungs = torch.tensor([1.0, 0.5, 0.25])
+    >>> round_to_rungs(torch.tensor([1.0, 0.7, 0.3, 0.0]), rungs, 0.6931).tolist()
+    [0, 1, 2, 2]
+    """
+    upper, lower = rungs[:-1], rungs[1:]
+    last = len(upper) - 1
+    guess = y.log().mul_(-1 / base_precision).clamp_(0, last).to(torch.int32).view(-1)
+    flat = y.reshape(-1)
+    off = (flat <= lower.index_select(0, guess)).to(torch.int32)
+    off -= (flat > upper.index_select(0, guess)).to(torch.int32)
+    k = guess.add_(off).clamp_(0, last)  # the logarithm is one off at most, and only next to a rung
+    above, below = upper.index_select(0, k), lower.index_select(0, k)
+    share = 0.5 if u is None else u.reshape(-1)
+    return (k + (flat - below < share * (above - below)).to(torch.int32)).view(y.shape)
 
 
 class _Rounded(Function):

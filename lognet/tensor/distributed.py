@@ -1,7 +1,7 @@
 """LogTensors in many processes: what torch's own engines (DDP, FSDP2, DTensor, distributed checkpoint) ask of a tensor.
 
 A part of a LogTensor is a LogTensor, whole in itself, with the scale of all of it; what travels is its planes in one
-row of bytes (`LogStorage.to_bytes`), so that nothing is encoded twice. Importing this module registers what is here;
+row of bytes (`lognet.tensor.wire`), so that nothing is encoded twice. Importing this module registers what is here;
 `lognet` does. docs/distributed.md says how to use the engines.
 
 Some operations mean two things. ``weight.new_zeros(...)`` of a model's code wants zeros, which no ladder has; that of
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from . import wire
 from .aten import compact, copy
 from .log_tensor import LogTensor, decode, implements, implements_op
 
@@ -53,7 +54,7 @@ def _blank(x: LogTensor, size: torch.Size) -> LogTensor:
             f"a LogTensor of shape {tuple(x.shape)} can be sharded over its first dimension only, not into parts of shape"
             f" {tuple(size)}; leave out shard_placement_fn, or return Shard(0) for LogTensor parameters"
         )
-    return LogTensor(x._storage.blank(size.numel(), size[1:].numel()), size, dtype=x.dtype)
+    return LogTensor(wire.empty_like(x._storage, size.numel(), size[1:].numel()), size, dtype=x.dtype)
 
 
 def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...], Any]:
@@ -61,8 +62,8 @@ def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...]
 
     In this form, of the mesh alone, FSDP2 takes inputs of any shape; its other form wants that of the weights.
     """
-    room = self._storage.room
-    return (self._storage.to_bytes(room),), (mesh.size(), room)
+    count = self._storage.padded_count
+    return (wire.to_bytes(self._storage, count),), (mesh.size(), count)
 
 
 def _fsdp_post_all_gather(
@@ -77,10 +78,10 @@ def _fsdp_post_all_gather(
 
     FSDP2 frees the planes after use, and gives `out`, with planes of the same size again, from the second time on.
     """
-    ranks, room = sizes
-    joined = self._storage.joined(outputs[0].view(ranks, -1), room)
+    ranks, count = sizes
+    joined = wire.joined(self._storage, outputs[0].view(ranks, -1), count)
     if out is None:
-        joined.padded = True  # FSDP2 cuts the end off
+        joined.has_padding = True  # FSDP2 cuts the end off
         rows = torch.Size((joined.count // max(1, self.shape[1:].numel()), *self.shape[1:]))
         planes = [plane for name, plane in joined.planes().items() if name != "scale"]
         return LogTensor(joined, rows, dtype=dtype), planes
@@ -103,7 +104,7 @@ def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
         padded = _blank(x, torch.Size((x.shape[0] + pad[-1], *x.shape[1:])))
         padded[: x.shape[0]].copy_(x)
         if x.numel() == 0:
-            padded.scale.fill_(math.nan)  # as in `LogStorage.to_bytes`
+            padded.scale.fill_(math.nan)  # as in `wire.to_bytes`
         return padded
     with torch._C.DisableTorchFunctionSubclass():
         return F.pad(x, pad, *args, **kwargs)
@@ -112,19 +113,21 @@ def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
 def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     """The rows of all ranks, which have equally many."""
     own = x if x.is_whole else compact(x)
-    gathered = torch.ops._c10d_functional.wait_tensor(func(own._storage.to_bytes(), ranks, group))
+    gathered = torch.ops._c10d_functional.wait_tensor(func(wire.to_bytes(own._storage), ranks, group))
     return LogTensor(
-        own._storage.joined(gathered.view(ranks, -1), own.numel()), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype
+        wire.joined(own._storage, gathered.view(ranks, -1), own.numel()),
+        (ranks * x.shape[0], *x.shape[1:]),
+        dtype=x.dtype,
     )
 
 
 def _scatter(func: Any, outputs: list[LogTensor], inputs: list[list[Tensor]], *args: Any) -> Any:
     """LogTensors of one ladder and shape on all ranks get codes, scale and mask of the sender's."""
-    rows = [x._storage.to_bytes() for x in outputs]
-    sent = [[(x if x.is_whole else compact(x))._storage.to_bytes() for x in to_all] for to_all in inputs]  # type: ignore
+    rows = [wire.to_bytes(x._storage) for x in outputs]
+    sent = [[wire.to_bytes((x if x.is_whole else compact(x))._storage) for x in to_all] for to_all in inputs]  # type: ignore
     work = _finished(func(rows, sent, *args))
     for x, row in zip(outputs, rows, strict=True):
-        x._storage.take_bytes(row)
+        wire.take_bytes(x._storage, row)
     return outputs, work
 
 

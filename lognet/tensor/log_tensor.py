@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..quant.bitpack import pack
 from ..quant.kernels import backend
+from ..quant.kernels.bitpack import pack
 from ..quant.kernels.sources import digest
-from ..quant.log_format import LogFormat, check_positive, check_rounding
+from ..quant.log_format import LogFormat, check_positive
 from ..quant.random_bits import key_from_generator
+from ..quant.rounding import check_rounding
 from .storage import LogStorage, check_finite
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # torch functions with an implementation of their own (see autograd.py)

@@ -26,13 +26,13 @@ class Spacing(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "q3", "zero")),
-        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift")),
+        *((name, ctypes.c_int32) for name in ("curve0", "curve1", "shift")),
     )
 
     @classmethod
     def of(cls, base_precision: float) -> Spacing:
         s = spacing(base_precision)
-        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.bow, s.shift)
+        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.curve, s.shift)
 
 
 class Levels(ctypes.Structure):
