@@ -31,8 +31,8 @@ def check_positive(name: str, value: float) -> float:
 def default_base_precision(bits: int) -> float:
     """ln 2 / 2^(bits - 3), 2^(bits - 3) rungs to the octave, from 7 bits on; below, two thirds of it.
 
-    So more than 6 bits buy finer rungs on a ladder of eight octaves. With 64 rungs and fewer, fine rungs are worth more
-    than small weights (docs/quality.md): these span 5 1/3 octaves less a rung, 3 * 2^(bits - 4) rungs to each.
+    From 7 bits on the ladder has eight octaves, and more bits give finer rungs. With 6 bits and fewer it has 5 1/3 octaves less a
+    rung, with 3 * 2^(bits - 4) rungs to each, because fine rungs help more there than small weights (docs/quality.md).
 
     Args:
         bits: B, 2 to 16; `LogFormat` checks it.
@@ -53,8 +53,8 @@ def eight_octaves(bits: int) -> float:
 def typical_magnitude(x: Tensor) -> float:
     """sigma, the scale on which a parameter lives: its root mean square.
 
-    An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
-    `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
+    An all-zero tensor (a fresh bias) has no scale, and a multiplicative rule would never move it, so its sigma is
+    `ZERO_SIGMA`. So is that of a tensor whose root mean square is below 2^-100, far below any trained weight.
 
     >>> typical_magnitude(torch.tensor([3.0, -3.0, 3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
     (3.0, True)
@@ -62,20 +62,20 @@ def typical_magnitude(x: Tensor) -> float:
     largest = largest_magnitude(x)
     if largest < 2.0**-100:
         return ZERO_SIGMA
-    unit = largest if x.dtype == torch.float64 else 1.0  # squares of what is narrower do not overflow float64
+    unit = largest if x.dtype == torch.float64 else 1.0  # squares of narrower dtypes do not overflow float64
     parts = (part / unit if unit != 1 else part for part in in_pieces(x))
     norms = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts]
     return unit * math.sqrt(math.fsum(norm * norm for norm in norms) / x.numel())
 
 
 def largest_magnitude(x: Tensor) -> float:
-    """max |x|; 0 where there is nothing, NaN where there is one."""
+    """max |x|; 0 of an empty tensor, NaN if x holds NaN."""
     found = [bound for part in in_pieces(x) if part.numel() for bound in torch.aminmax(part)]
     return float(torch.stack(found).abs().max()) if found else 0.0
 
 
 def in_pieces(x: Tensor) -> tuple[Tensor, ...]:
-    """The numbers of x, flat and detached, `PIECE` at a time: what is computed of each takes many times its own room.
+    """The numbers of x, flat and detached, `PIECE` at a time, because temporaries take many times the memory of a piece.
 
     >>> [len(part) for part in in_pieces(torch.zeros(PIECE + 1))] == [PIECE, 1]
     True
@@ -92,7 +92,7 @@ P_SCALE = 12.0
 def parameter_scale(x: Tensor, p_scale: float = P_SCALE) -> float:
     """sigma* for a parameter: ``p_scale`` times its typical magnitude, and never below its largest value.
 
-    So a fresh initialisation gets room to grow, and a trained weight is never clipped.
+    So fresh weights can grow, and trained weights are never clipped.
 
     >>> parameter_scale(torch.tensor([1.0, -1.0]), 3.0), parameter_scale(torch.tensor([1.0] * 99 + [7.0]), 0.5)
     (3.0, 7.0)
@@ -133,8 +133,8 @@ class LogFormat:
         object.__setattr__(self, "base_precision", check_positive("base_precision", self.base_precision))
         if self.base_precision < 2 * _FLOAT32.eps:
             raise ValueError(
-                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: rungs as close as that"
-                " are one float32 number"
+                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: closer rungs"
+                " are the same float32 number"
             )
         nats, limit = self.last_rung * self.base_precision, math.log(_FLOAT32.max)
         if nats > limit:
@@ -155,7 +155,7 @@ class LogFormat:
 
     @property
     def by_octaves(self) -> bool:
-        """Whether 2^(bits - 3) rungs are exactly an octave, as kernels like it."""
+        """Whether 2^(bits - 3) rungs are exactly an octave, for which kernels have faster code."""
         return self.base_precision == eight_octaves(self.bits)
 
     def check_scale(self, scale: float) -> float:

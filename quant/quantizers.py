@@ -1,8 +1,8 @@
 """Quantizers of activations and gradients: their common part, and the log format.
 
-A quantizer is a value, not a module: an immutable description of a number format and a rounding, called on a tensor. It
-holds no tensor and no counter, so it copies, pickles and compares like a number. The result is a simulation: the values
-are those of the format, the tensor that holds them keeps its dtype.
+A quantizer is an immutable description of a number format and a rounding, called on a tensor. It holds no tensor and no
+counter, so it copies, pickles and compares like a number. The result is a simulation: its values are those of the
+format, and the tensor that holds them keeps its dtype.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Quantizer:
 
     ``quantizer(x)`` rounds the values of `x` to the format; its gradient is that of the identity (straight-through, also
     where a value saturates). ``quantizer.backward(x)`` is the identity whose gradient is rounded. Both take float16,
-    bfloat16, float32 and float64 and give the same dtype and shape; NaN stays NaN, an infinity stays that infinity, and
-    neither has a say in the scale of the others.
+    bfloat16, float32 and float64 and give the same dtype and shape. NaN stays NaN, an infinity stays that infinity, and
+    neither affects the scale of the other values.
 
     Attributes:
         rounding: "nearest", or "stochastic": up or down at random, so that the mean is the value itself.
         seed: of stochastic rounding. Its random bits are a pure function of this seed and of the tensor's own values
-            (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore: a resumed run, a
-            recomputed forward pass and every replica with the same tensor draw the same bits, another tensor others.
+            (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore. A resumed run, a
+            recomputed forward pass and every replica draw the same bits for the same tensor.
 
     Raises:
         ValueError: an unknown rounding.
@@ -72,13 +72,13 @@ class Quantizer:
         return _GradientRounded.apply(x, self)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """The values alone, apart from autograd; what `__call__` computes."""
+        """The rounded values, detached from autograd."""
         if x.numel() == 0:
             return x.detach().clone()
         y = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         finite = y.isfinite()
         rounded = self._round(torch.where(finite, y, 0).contiguous())
-        largest = torch.finfo(x.dtype).max  # the power of two above it, say, is none of the dtype's numbers
+        largest = torch.finfo(x.dtype).max  # rounding up may leave the dtype's range
         return torch.where(finite, rounded.clamp_(-largest, largest).to(x.dtype), x.detach())
 
     def _round(self, y: Tensor) -> Tensor:
@@ -103,14 +103,14 @@ class Quantizer:
 class LogQuantizer(Quantizer):
     """A sign and a B-bit exponent on a ladder in log space, with zero: ``sign * scale * exp(-k * base_precision)``.
 
-    The last of the 2^B exponents means zero, the others are rungs; with the sign a number has B + 1 bits, as a weight of
-    `lognet.wrap` has. Rounding is to the nearest value, or to one of the two around it, drawn without bias; that goes for
-    the gap between the last rung and zero too.
+    The last of the 2^B exponents means zero, the others are rungs. With the sign a number has B + 1 bits, as a weight of
+    `lognet.wrap` has. Rounding is to the nearest value, or to one of the two around it, drawn without bias. That includes
+    the gap between the last rung and zero.
 
-    The scale is the smallest power of two that no finite value of the tensor exceeds, taken anew for every tensor. On a
-    ladder the scale does not decide how fine the numbers are, only which are too small, so one for the tensor is enough,
-    where fixed point would want one for each block. And as an octave has a whole number of rungs by default, all scales
-    lie on one grid: the batch around an example (or a later token) does not move the rungs that its values round to, and
+    The scale is the smallest power of two that no finite value of the tensor exceeds, computed for every tensor. One scale
+    for a tensor is enough, where fixed point would need one for each block, because on a ladder the scale decides only which
+    numbers are too small, not how fine they are. By default an octave has a whole number of rungs, so the rungs of all
+    scales lie on one grid: the rungs that the values of an example round to do not depend on the rest of the batch, and
     rounding twice is rounding once.
 
     Args:
@@ -120,8 +120,8 @@ class LogQuantizer(Quantizer):
             octave, and a relative error of at most 2.2%.
         rounding, seed: as in `Quantizer`.
 
-    Values above 2^127 (of float64, bfloat16) saturate there; a tensor whose largest value is below 2^-100 counts as one
-    of that size.
+    Values above 2^127 (of float64, bfloat16) saturate there. A tensor whose largest value is below 2^-100 has the scale
+    2^-100.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of bounds.

@@ -66,7 +66,7 @@ class LogStorage:
         return self.low, self.high, self.sign, self.scale, format.bits, format.base_precision
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "format": self.format}  # another process may not have met the ladder
+        return {**self.__dict__, "format": self.format}  # another process may not know the ladder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _LADDERS.setdefault(state["_ladder"], state.pop("format"))
@@ -107,30 +107,32 @@ class LogStorage:
         """Bytes of the storages that the planes hold."""
         return sum(plane.untyped_storage().nbytes() for plane in self.planes().values())
 
-    # Reading: flat windows, because planes have byte boundaries only at every eighth weight.
+    # Reading: a window is flat, and `start` is a multiple of 8, where planes have byte boundaries. `count` is None up to the end.
+
+    def _length(self, start: int, count: int | None) -> int:
+        return self.count - start if count is None else count
 
     def exponent(self, start: int = 0, count: int | None = None) -> Tensor:
-        """Rungs of the window as flat int32; `start` must be a multiple of 8."""
-        return unpack_codes(self.low, self.high, self.format.bits, self.count if count is None else count, start)
+        """Rungs of the window as flat int32."""
+        return unpack_codes(self.low, self.high, self.format.bits, self._length(start, count), start)
 
     def negative(self, start: int = 0, count: int | None = None) -> Tensor:
-        """Signs of the window as flat bool, True for negative; `start` must be a multiple of 8."""
-        return unpack(self.sign, 1, self.count if count is None else count, start).bool()
+        """Signs of the window as flat bool, True for negative."""
+        return unpack(self.sign, 1, self._length(start, count), start).bool()
 
     def kept(self, start: int = 0, count: int | None = None) -> Tensor | None:
         """False where the weights of the window are pruned to zero; None if none are."""
         if self.keep is None:
             return None
         groups = unpack(self.keep, 1, self.count // self.group).bool()
-        return groups.repeat_interleave(self.group)[start : start + (self.count if count is None else count)]
+        return groups.repeat_interleave(self.group)[start : start + self._length(start, count)]
 
     def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None) -> Tensor:
         """Values of the window, flat, in `dtype`."""
         if dtype == torch.float64:
             values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
         else:
-            n = self.count - start if count is None else count
-            values = decode(*self.codes, self.count, start, n)
+            values = decode(*self.codes, self.count, start, self._length(start, count))
             values = values if dtype == torch.float32 else values.to(dtype)
         kept = self.kept(start, count)
         return values if kept is None else values.masked_fill_(~kept, 0)
@@ -155,8 +157,8 @@ class LogStorage:
     def write_values(self, values: Tensor) -> None:
         """Encode `count` flat floats at their nearest rungs; larger ones saturate at the scale, with a warning.
 
-        Values equal to those held, in the dtype given, keep their codes, also where that dtype (bfloat16, say) is too
-        coarse to tell these codes from their neighbours.
+        Values that equal those held, in the dtype given, keep their codes, even where that dtype (bfloat16, say) cannot tell
+        these codes from their neighbours.
         """
         values = values if values.is_floating_point() else values.to(torch.float32)
         largest = check_finite(values, "the values written to a LogTensor")
