@@ -56,9 +56,15 @@ class BlockFormat:
         """The largest k that is a rung. The next k of signed numbers means zero."""
         return 2 ** (self.bits - self.signed) - 1 - self.signed
 
-    def table(self, like: Tensor) -> Tensor:
+    @cached_table
+    def table(self, device: torch.device) -> Tensor:
         """The numbers of the codes 0 .. 2^bits - 1 in units of the block's scale, float32."""
-        return _table(self, like)
+        k = torch.arange(self.last_rung + 1 + self.signed, dtype=torch.float64, device=device)
+        table = kept_whole((k * -self.base_precision).exp_().to(torch.float32))
+        if not self.signed:
+            return table
+        table = torch.where(k <= self.last_rung, table, 0)
+        return torch.cat([table, -table])
 
     def zeros(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Codes and scales of `count` zeros."""
@@ -99,13 +105,3 @@ class BlockFormat:
         """Numbers of any shape as a matrix with a row for each block; zeros fill the last one."""
         flat = values.reshape(-1)
         return torch.nn.functional.pad(flat, (0, -flat.numel() % BLOCK)).view(-1, BLOCK)
-
-
-@cached_table
-def _table(format: BlockFormat, device: torch.device) -> Tensor:
-    k = torch.arange(format.last_rung + 1 + format.signed, dtype=torch.float64, device=device)
-    table = kept_whole((k * -format.base_precision).exp_().to(torch.float32))
-    if not format.signed:
-        return table
-    table = torch.where(k <= format.last_rung, table, 0)
-    return torch.cat([table, -table])

@@ -223,16 +223,19 @@ class LogFormat:
         slack = 1.001 * _FLOAT32.eps  # float64 rounds, too
         return math.exp(-self.base_precision) / (1 - slack), 1 - slack
 
-    def rounding_factors(self, like: Tensor) -> Tensor:
-        """The tables of stochastic rounding, on the device of `like`: exp(-u * base_precision) with u = (h + 1/2) / 2^16, for h
-        of 16 bits, is a product of two of their 512 float64 numbers. The first 256 are for the upper byte of h, the others for
-        the lower one."""
-        return _rounding_factors(self, like)
+    @cached_table
+    def rounding_factors(self, device: torch.device) -> Tensor:
+        """Tables of 512 float64 numbers: exp(-u * base_precision) with u = (h + 1/2) / 2^16, for h of 16 bits, is the product of
+        one of the first 256, by the upper byte of h, and one of the others, by the lower byte."""
+        byte = torch.arange(256, dtype=torch.float64, device=device)
+        return (torch.cat([byte * 256, byte + 0.5]) * (-self.base_precision * 2.0**-16)).exp_()
 
-    def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
-        """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated. On the
-        device of `like`."""
-        return _unit_rungs(self, dtype, like)
+    @cached_table
+    def unit_rungs(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated."""
+        k = torch.arange(2**self.bits, dtype=torch.float64, device=device)
+        positive = kept_whole((k * -self.base_precision).exp_().to(dtype))
+        return torch.cat([positive, -positive])
 
     def decode(self, exponent: Tensor, negative: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """sign * scale * exp(-k * base_precision), rounded to `dtype`.
@@ -251,16 +254,3 @@ class LogFormat:
         index = torch.add(exponent.to(torch.int32), negative.to(torch.int32), alpha=self.last_rung + 1)
         values = (table * scale.to(compute)).index_select(0, index.reshape(-1))
         return values.view(exponent.shape).to(dtype)
-
-
-@cached_table
-def _unit_rungs(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> Tensor:
-    k = torch.arange(2**ladder.bits, dtype=torch.float64, device=device)
-    positive = kept_whole((k * -ladder.base_precision).exp_().to(dtype))
-    return torch.cat([positive, -positive])
-
-
-@cached_table
-def _rounding_factors(ladder: LogFormat, device: torch.device) -> Tensor:
-    byte = torch.arange(256, dtype=torch.float64, device=device)
-    return (torch.cat([byte * 256, byte + 0.5]) * (-ladder.base_precision * 2.0**-16)).exp_()

@@ -149,9 +149,12 @@ class LogQuantizer(Quantizer):
     def __str__(self) -> str:
         return f"log{self.bits}"
 
-    def magnitudes(self, dtype: torch.dtype, like: Tensor) -> Tensor:
-        """The 2^B magnitudes in units of the scale, largest first, zero last, on the device of `like`."""
-        return _magnitudes(self, dtype, like)
+    @cached_table
+    def magnitudes(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The 2^B magnitudes in units of the scale, largest first, zero last."""
+        k = torch.arange(2**self.bits, dtype=torch.float64, device=device)
+        table = (k * -self.base_precision).exp_()
+        return kept_whole(torch.where(k < 2**self.bits - 1, table, 0).to(dtype))
 
     def _round(self, y: Tensor) -> Tensor:
         scale = power_of_two_above(y)
@@ -166,13 +169,6 @@ def power_of_two_above(y: Tensor) -> Tensor:
     largest = y.abs().amax().to(torch.float32).clamp(SMALLEST_SCALE, LARGEST_SCALE)
     bits = largest.view(torch.int32)
     return ((bits + 0x7FFFFF) & ~0x7FFFFF).view(torch.float32).to(y.dtype)  # a carry out of the fraction is an octave
-
-
-@cached_table
-def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
-    k = torch.arange(2**quantizer.bits, dtype=torch.float64, device=device)
-    table = (k * -quantizer.base_precision).exp_()
-    return kept_whole(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
 
 
 def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | None = None) -> Tensor:

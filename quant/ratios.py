@@ -100,17 +100,13 @@ def _curved(random16: Tensor | int, curve: tuple[int, int]) -> Tensor | int:
     return random16 + ((random16 * (65535 - random16) >> 16) * coefficient >> 16)
 
 
-def inverse_rungs(ladder: LogFormat, like: Tensor) -> Tensor:
-    """The rung that would follow the last one, divided by each rung k = 0 .. 2^bits - 1; float32, on `like`'s device.
+@cached_table
+def inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
+    """The rung that would follow the last one, divided by each rung k = 0 .. 2^bits - 1, float32.
 
     The product of two float32 numbers, one for the upper 8 bits of k, exp((k' - 2^bits) * base_precision), and one for
     the rest: tables that fit into registers.
     """
-    return _inverse_rungs(ladder, like)
-
-
-@cached_table
-def _inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
     fine = torch.arange(2 ** max(0, ladder.bits - 8), dtype=torch.float64, device=device)
     coarse = torch.arange(-(2**ladder.bits), 0, len(fine), dtype=torch.float64, device=device)
     powers = lambda k: (k * ladder.base_precision).exp_().to(torch.float32)
@@ -120,4 +116,4 @@ def _inverse_rungs(ladder: LogFormat, device: torch.device) -> Tensor:
 @lru_cache(maxsize=256)
 def next_rung(ladder: LogFormat) -> float:
     """The rung that would follow the last one, in units of the scale, as `inverse_rungs` has it."""
-    return _inverse_rungs(ladder, torch.empty(0))[0].item()
+    return inverse_rungs(ladder, torch.empty(0))[0].item()

@@ -34,7 +34,7 @@ def is_eager() -> bool:
 
 
 def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Let a function that makes a table on a device take a tensor in place of the device, its last argument, and cache tables.
+    """Let a function that makes a table on a device, its last argument, take a tensor on that device instead, and cache tables.
 
     A graph gets the operations that make the table, on that tensor's device. Eager tables of all devices are computed on the
     CPU, because the last bit of an exponential differs from library to library.

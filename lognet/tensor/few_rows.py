@@ -39,15 +39,12 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
         weight: a whole LogTensor (out_features, in_features) of x's dtype, without a mask.
         bias: (out_features,), a LogTensor or plain.
     """
-    if not (isinstance(weight, LogTensor) and weight._whole and (type(x) is Tensor or _plain_in_graph(x))):
+    # In a graph x stands for a plain tensor, or for a DTensor, which has rules for torch's own operations only.
+    plain_x = type(x) is Tensor or (tracing() and not is_traceable_wrapper_subclass(x))
+    if not (plain_x and isinstance(weight, LogTensor) and weight._whole):
         return None
     with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
         return _few_rows(x, weight, bias)
-
-
-def _plain_in_graph(x: Tensor) -> bool:
-    """Whether x stands for a plain tensor in a graph. A DTensor does not: it has rules for torch's own operations only."""
-    return tracing() and not is_traceable_wrapper_subclass(x)
 
 
 def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:

@@ -22,9 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from ..quant.kernels.codes import decode_rows
 from ..quant.tracing import tracing
-from .few_rows import few_columns, few_rows, stored
+from .few_rows import FEW_ROWS, few_columns, few_rows, stored
 from .log_tensor import LogTensor, decode, implements, in_transform
 from .recompute import Form, Steps, autocast_dtype, collapsed, dense, formed, in_form, recomputed
 
@@ -346,10 +345,12 @@ def _rows(weight: LogTensor, index: Tensor) -> Tensor:
     elif not index.is_meta and bool(outside):
         raise IndexError(message)
     storage, rows, columns = weight._storage, *weight.shape
-    if not tracing() and index.numel() >= rows:  # the whole table is no more than what is asked for
-        return decode(weight)[index]
-    if weight._whole and storage.keep is None and weight.dtype != torch.float64:
-        return decode_rows(index, *storage.codes, storage.count, columns).to(weight.dtype)
+    if not tracing() and storage.low.is_cpu:
+        if index.numel() >= rows:  # the whole table is no more than what is asked for
+            return decode(weight)[index]
+        if 0 < index.numel() <= FEW_ROWS and weight._whole and columns % 8 == 0 and storage.keep is None:
+            found = [storage.decode(weight.dtype, i * columns, columns) for i in index.flatten().tolist()]
+            return torch.cat(found).view(*index.shape, columns)
     row, column = weight.stride()
     positions = index.long().unsqueeze(-1) * row + torch.arange(0, columns * column, column, device=index.device)
     return storage.decode_at(positions + int(weight.storage_offset()), weight.dtype)

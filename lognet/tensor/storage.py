@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..quant.kernels.bitpack import pack, pack_codes, unpack, unpack_codes
-from ..quant.kernels.codes import Codes, decode, decode_at, encode, field
+from ..quant.kernels.codes import Codes, decode, encode
 from ..quant.log_format import LogFormat, in_pieces, largest_magnitude
 
 _LADDERS: dict[str, LogFormat] = {}
@@ -139,9 +139,13 @@ class LogStorage:
 
     def decode_at(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         """Values of the weights at flat positions `index` (int64, any shape); no other weight is decoded."""
-        values = decode_at(index, *self.codes, dtype)
+        bits = self.format.bits
+        exponent = _field(self.low, index, min(bits, 8))
+        if self.high is not None:
+            exponent = exponent + (_field(self.high, index, bits - 8) << 8)
+        values = self.format.decode(exponent, _field(self.sign, index, 1).bool(), self.scale, dtype)
         if self.keep is not None:
-            values = values.masked_fill_(field(self.keep, index // self.group, 1) == 0, 0)
+            values = values.masked_fill_(_field(self.keep, index // self.group, 1) == 0, 0)
         return values
 
     # Writing: in place, so that every view sees it.
@@ -216,3 +220,14 @@ def check_finite(x: Tensor, what: str) -> float:
             f"{what} must be finite, but {bad} of {x.numel()} are NaN or infinite; remove or clip them first"
         )
     return largest
+
+
+def _field(plane: Tensor, index: Tensor, width: int) -> Tensor:
+    """The values number `index` of a packed stream, int32. Each lies in two neighbouring bytes at most."""
+    if width == 8:
+        return plane[index].to(torch.int32)
+    bit = index * width
+    byte = bit >> 3
+    after = (byte + 1).clamp_(max=plane.numel() - 1)
+    word = plane[byte].to(torch.int32) + (plane[after].to(torch.int32) << 8)
+    return (word >> (bit & 7).to(torch.int32)) & (2**width - 1)

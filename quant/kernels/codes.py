@@ -86,40 +86,6 @@ def decode(
     )
 
 
-@operation(tensors=5)
-def decode_rows(
-    index: Tensor,
-    low: Tensor,
-    high: Tensor | None,
-    sign: Tensor,
-    scale: Tensor,
-    bits: int,
-    base_precision: float,
-    total: int,
-    columns: int,
-) -> Tensor:
-    """The rows `index` (int64, any shape) of a weight (total / columns, columns), float32; no other row is decoded."""
-    at = index.long().unsqueeze(-1) * columns + torch.arange(columns, device=index.device)
-    return decode_at(at, low, high, sign, scale, bits, base_precision, torch.float32)
-
-
-def decode_at(
-    index: Tensor,
-    low: Tensor,
-    high: Tensor | None,
-    sign: Tensor,
-    scale: Tensor,
-    bits: int,
-    base_precision: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The values of the weights number `index` (int64, any shape), in `dtype`; no other weight is decoded."""
-    exponent = field(low, index, min(bits, 8))
-    if high is not None:
-        exponent = exponent + (field(high, index, bits - 8) << 8)
-    return ladder(bits, base_precision).decode(exponent, field(sign, index, 1).bool(), scale, dtype)
-
-
 @operation(
     tensors=5,
     schema=f"(Tensor x, {_CODES}, int out_features) -> Tensor",
@@ -153,14 +119,3 @@ def linear(
     if bias is None:
         return x @ weight.T
     return x @ weight.T + (bias if isinstance(bias, Tensor) else decode(*bias, out_features, 0, out_features))
-
-
-def field(plane: Tensor, index: Tensor, width: int) -> Tensor:
-    """The values number `index` of a packed stream, int32. Each lies in two neighbouring bytes at most."""
-    if width == 8:
-        return plane[index].to(torch.int32)
-    bit = index * width
-    byte = bit >> 3
-    after = (byte + 1).clamp_(max=plane.numel() - 1)
-    word = plane[byte].to(torch.int32) + (plane[after].to(torch.int32) << 8)
-    return (word >> (bit & 7).to(torch.int32)) & (2**width - 1)

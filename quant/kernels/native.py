@@ -34,21 +34,8 @@ _SIGNATURES = {
     ],
     "lognet_pack": [_POINTER, _INT, _INT, _INT, _LONG, _POINTER, _INT],
     "lognet_product": [
-        *[_POINTER] * 3,
-        _INT,
-        _POINTER,
-        _FLOAT,
-        _INT,
-        _LONG,
-        _LONG,
-        _POINTER,
-        _LONG,
-        *[_POINTER] * 4,
-        _INT,
-        _POINTER,
-        _FLOAT,
-        _POINTER,
-        _INT,
+        *(_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _INT, _LONG, _LONG, _POINTER, _LONG),
+        *(_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _POINTER, _INT),
     ],
     "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
     "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
@@ -56,8 +43,6 @@ _SIGNATURES = {
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 """The dtypes that `encode` reads."""
 _NO_BIAS = (None, None, None, None, 0, None, 0.0)
-MOST_ROWS = 16
-"""Of an embedding: beyond, one operation for all of them is faster than one for each."""
 
 
 @cache
@@ -89,43 +74,14 @@ def pointer(tensor: Tensor | None) -> int | None:
 
 @back_end.computes
 def decode(
-    low: Tensor,
-    high: Tensor | None,
-    sign: Tensor,
-    scale: Tensor,
-    bits: int,
-    base_precision: float,
-    total: int,
-    start: int,
-    count: int,
+    low: Tensor, high: Tensor | None, sign: Tensor, scale: Tensor, bits: int, base_precision: float, *window: int
 ) -> Tensor:
-    rungs, out = _rungs(bits, base_precision), torch.empty(count, dtype=torch.float32)
+    rungs, out = _rungs(bits, base_precision), torch.empty(window[-1], dtype=torch.float32)
     function("lognet_decode")(
-        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), total, start, count,
-        out.data_ptr(), torch.get_num_threads(),
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), *window, out.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
-
-
-@back_end.computes
-def decode_rows(
-    index: Tensor,
-    low: Tensor,
-    high: Tensor | None,
-    sign: Tensor,
-    scale: Tensor,
-    bits: int,
-    base_precision: float,
-    total: int,
-    columns: int,
-) -> Tensor:
-    """By one decoding for each row, where rows are few and begin at byte boundaries."""
-    if columns % 8 or not 0 < index.numel() <= MOST_ROWS:
-        return NotImplemented
-    weight = (low, high, sign, scale, bits, base_precision, total)
-    return torch.cat([decode(*weight, i * columns, columns) for i in index.flatten().tolist()]).view(
-        *index.shape, columns
-    )
 
 
 @back_end.computes
@@ -210,11 +166,12 @@ def linear(
         added = (bias.data_ptr(), *_NO_BIAS[1:])
     elif bias is not None:
         b_low, b_high, b_sign, b_scale, b_bits, b_precision = bias
-        planes = (b_low.data_ptr(), pointer(b_high), b_sign.data_ptr())
-        added = (None, *planes, b_bits, _rungs(b_bits, b_precision).data_ptr(), b_scale.item())
-    out, octaves = torch.empty(*leading, out_features, dtype=torch.float32), ladder(bits, base_precision).by_octaves
+        b_rungs, planes = _rungs(b_bits, b_precision), (b_low.data_ptr(), pointer(b_high), b_sign.data_ptr())
+        added = (None, *planes, b_bits, b_rungs.data_ptr(), b_scale.item())
+    rungs, octaves = _rungs(bits, base_precision), ladder(bits, base_precision).by_octaves
+    out = torch.empty(*leading, out_features, dtype=torch.float32)
     function("lognet_product")(
-        low.data_ptr(), pointer(high), sign.data_ptr(), bits, _rungs(bits, base_precision).data_ptr(), scale.item(),
-        octaves, out_features, columns, x.data_ptr(), math.prod(leading), *added, out.data_ptr(), torch.get_num_threads(),
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves,
+        out_features, columns, x.data_ptr(), math.prod(leading), *added, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out
