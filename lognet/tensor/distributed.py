@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..quant.tracing import tracing
 from . import wire
 from .aten import compact, copy
 from .log_tensor import LogTensor, decode, implements, implements_op
@@ -41,7 +42,7 @@ def _asked_by(engine: str) -> bool:
 @implements(Tensor.new_zeros)
 def _new_zeros(x: LogTensor, *size: Any, **kwargs: Any) -> Tensor:
     """Zeros, dense; for `fully_shard` a LogTensor of the same ladder and scale, to hold a shard."""
-    if not torch.compiler.is_compiling() and _asked_by("torch.distributed.fsdp"):
+    if not tracing() and _asked_by("torch.distributed.fsdp"):
         return _blank(x, torch.Size(*size))
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.new_zeros(x, *size, **kwargs)
@@ -100,7 +101,7 @@ def _fsdp_post_all_gather(
 @implements(F.pad)
 def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Dense, with zeros; for DTensor's gathering a LogTensor with rows behind that it throws away afterwards."""
-    if not torch.compiler.is_compiling() and _asked_by("torch.distributed.tensor"):
+    if not tracing() and _asked_by("torch.distributed.tensor"):
         padded = _blank(x, torch.Size((x.shape[0] + pad[-1], *x.shape[1:])))
         padded[: x.shape[0]].copy_(x)
         if x.numel() == 0:
@@ -202,7 +203,7 @@ def _landing(x: Any) -> Any:
 @implements(Tensor.new_empty)
 def _new_empty(x: LogTensor, *size: Any, **kwargs: Any) -> Tensor:
     """Dense; for a checkpoint saved in the background a LogTensor, which then gets copies of x's attributes."""
-    if not torch.compiler.is_compiling() and _asked_by("torch.distributed.checkpoint"):
+    if not tracing() and _asked_by("torch.distributed.checkpoint"):
         return _as(LogTensor, x)
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.new_empty(x, *size, **kwargs)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..tracing import compiling, is_eager
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)  # as `Operation` needs it
+R = TypeVar("R", covariant=True)
 _BACK_ENDS: dict[str, BackEnd] = {}
 PLAIN = (Tensor, torch.nn.Parameter)
 """The types of tensors with memory of their own, which kernels may read."""
