@@ -82,18 +82,18 @@ def operation(
             result = _eager_kernel(name, tensors, args, kwargs) if is_eager() else NotImplemented
             return plain(*args, **kwargs) if result is NotImplemented else result
 
-        operator = None if fake is None else _operator(name, schema, eager, fake)
+        operator: Any = None if fake is None else _operator(name, schema, eager, fake)
+
+        def in_graph(*args: Any, **kwargs: Any) -> Any:
+            wanted = operator is not None and compiling() and _in_graphs(args[0].device.type)
+            return operator(*args, **kwargs) if wanted else NotImplemented
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            if is_eager():
-                return _eager_kernel(name, tensors, args, kwargs)
-            if operator is not None and compiling() and _in_graphs(args[0].device.type):
-                return operator(*args, **kwargs)
-            return NotImplemented
+            return _eager_kernel(name, tensors, args, kwargs) if is_eager() else in_graph(*args, **kwargs)
 
         @wraps(plain)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            result = kernel(*args, **kwargs)
+            result = _eager_kernel(name, tensors, args, kwargs) if is_eager() else in_graph(*args, **kwargs)
             return plain(*args, **kwargs) if result is NotImplemented else result
 
         call.kernel = kernel  # type: ignore[attr-defined]

@@ -120,10 +120,10 @@ def test_rungs_are_those_of_the_logarithm(bits, rounding):
         u = u.double().clamp(close, 1 - close)  # a value on a rung stays
         found = ladder.encode(x, torch.tensor(SCALE), drawn(rounding, len(x), key, start)).tolist()
         scale, compared = float32(SCALE), 0
-        for value, k, lift in zip(x.tolist(), found, u.tolist(), strict=True):
-            expected = rounded_rung(value, scale, ladder.base_precision, bits, lift)
+        for value, k, share in zip(x.tolist(), found, u.tolist(), strict=True):
+            expected = rounded_rung(value, scale, ladder.base_precision, bits, share)
             compared += expected is not None
-            assert expected in (None, k), (value, k, lift)
+            assert expected in (None, k), (value, k, share)
         assert compared > 0.9 * len(x)
 
 
