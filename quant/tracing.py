@@ -40,18 +40,19 @@ def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     CPU, because the last bit of an exponential differs from library to library.
     """
 
-    @lru_cache(maxsize=64)
-    def cached(*arguments: Any) -> Tensor:
-        return make(*arguments[:-1], torch.device("cpu")).to(arguments[-1])
-
     @wraps(make)
     def table(*arguments: Any) -> Tensor:
         *names, like = arguments
         if type(like) is not Tensor or tracing():
             return make(*names, like.device)
-        return cached(*names, like.device)
+        return _cached(make, *names, like.device)
 
     return table
+
+
+@lru_cache(maxsize=256)
+def _cached(make: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return make(*arguments[:-1], torch.device("cpu")).to(arguments[-1])
 
 
 def kept_whole(table: Tensor, descending: bool = True) -> Tensor:
