@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..quant.log_format import LogFormat
-from ..quant.ratios import NEAREST, inverse_rungs, rungs_for_ratio, spacing
+from ..quant.ratios import inverse_rungs, rungs_for_ratio, spacing
 from .update import FLOAT_RANGE, CodeStep
 
 STEP_SIGMA = 0.2
@@ -103,7 +103,7 @@ def affine_codes(
     else:
         crossing = torch.zeros_like(negative)
         ratio = ratio.clamp(min=0)
-    moves = rungs_for_ratio(ratio, format.base_precision, NEAREST if random16 is None else random16)
+    moves = rungs_for_ratio(ratio, format.base_precision, random16)
     k = (exponent + moves).clamp_(0, format.last_rung)
     tried, stays = r != 0, (k == exponent) & ~crossing
     counts = torch.stack([tried.sum(), (tried & stays).sum(), crossing.sum()])

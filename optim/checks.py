@@ -7,7 +7,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
-from ..quant.log_format import check_rounding
+from ..quant.rounding import check_rounding
 from .state import STATE_BITS
 
 

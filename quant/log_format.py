@@ -13,19 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .random_bits import random16
-from .tracing import cached, is_traced, written_down
+from .tracing import cached_table, kept_whole
 
 MIN_BITS, MAX_BITS = 2, 16
-ROUNDINGS = ("nearest", "stochastic")
 _FLOAT32 = torch.finfo(torch.float32)
-
-
-def check_rounding(rounding: str) -> str:
-    """Return `rounding` if it is one of `ROUNDINGS`, else raise ValueError."""
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding must be one of {', '.join(map(repr, ROUNDINGS))}, got {rounding!r}")
-    return rounding
 
 
 def check_positive(name: str, value: float) -> float:
@@ -40,8 +31,8 @@ def check_positive(name: str, value: float) -> float:
 def default_base_precision(bits: int) -> float:
     """ln 2 / 2^(bits - 3), 2^(bits - 3) rungs to the octave, from 7 bits on; below, two thirds of it.
 
-    So more than 6 bits buy finer rungs on a ladder of eight octaves. With 64 rungs and fewer, fine rungs are worth more
-    than small weights (docs/quality.md): these span 5 1/3 octaves less a rung, 3 * 2^(bits - 4) rungs to each.
+    From 7 bits on the ladder has eight octaves, and more bits give finer rungs. With 6 bits and fewer it has 5 1/3 octaves less a
+    rung, with 3 * 2^(bits - 4) rungs to each, because fine rungs help more there than small weights (docs/quality.md).
 
     Args:
         bits: B, 2 to 16; `LogFormat` checks it.
@@ -62,8 +53,8 @@ def eight_octaves(bits: int) -> float:
 def typical_magnitude(x: Tensor) -> float:
     """sigma, the scale on which a parameter lives: its root mean square.
 
-    An all-zero tensor (a fresh bias) has none to show, and a multiplicative rule would never move it; it gets
-    `ZERO_SIGMA`. So does one whose root mean square is below 2^-100, far under any trained weight.
+    An all-zero tensor (a fresh bias) has no scale, and a multiplicative rule would never move it, so its sigma is
+    `ZERO_SIGMA`. So is that of a tensor whose root mean square is below 2^-100, far below any trained weight.
 
     >>> typical_magnitude(torch.tensor([3.0, -3.0, 3.0, -3.0])), typical_magnitude(torch.zeros(5)) == ZERO_SIGMA
     (3.0, True)
@@ -71,20 +62,20 @@ def typical_magnitude(x: Tensor) -> float:
     largest = largest_magnitude(x)
     if largest < 2.0**-100:
         return ZERO_SIGMA
-    unit = largest if x.dtype == torch.float64 else 1.0  # squares of what is narrower do not overflow float64
+    unit = largest if x.dtype == torch.float64 else 1.0  # squares of narrower dtypes do not overflow float64
     parts = (part / unit if unit != 1 else part for part in in_pieces(x))
     norms = [float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts]
     return unit * math.sqrt(math.fsum(norm * norm for norm in norms) / x.numel())
 
 
 def largest_magnitude(x: Tensor) -> float:
-    """max |x|; 0 where there is nothing, NaN where there is one."""
+    """max |x|; 0 of an empty tensor, NaN if x holds NaN."""
     found = [bound for part in in_pieces(x) if part.numel() for bound in torch.aminmax(part)]
     return float(torch.stack(found).abs().max()) if found else 0.0
 
 
 def in_pieces(x: Tensor) -> tuple[Tensor, ...]:
-    """The numbers of x, flat and detached, `PIECE` at a time: what is computed of each takes many times its own room.
+    """The numbers of x, flat and detached, `PIECE` at a time, because temporaries take many times the memory of a piece.
 
     >>> [len(part) for part in in_pieces(torch.zeros(PIECE + 1))] == [PIECE, 1]
     True
@@ -101,7 +92,7 @@ P_SCALE = 12.0
 def parameter_scale(x: Tensor, p_scale: float = P_SCALE) -> float:
     """sigma* for a parameter: ``p_scale`` times its typical magnitude, and never below its largest value.
 
-    So a fresh initialisation gets room to grow, and a trained weight is never clipped.
+    So fresh weights can grow, and trained weights are never clipped.
 
     >>> parameter_scale(torch.tensor([1.0, -1.0]), 3.0), parameter_scale(torch.tensor([1.0] * 99 + [7.0]), 0.5)
     (3.0, 7.0)
@@ -142,8 +133,8 @@ class LogFormat:
         object.__setattr__(self, "base_precision", check_positive("base_precision", self.base_precision))
         if self.base_precision < 2 * _FLOAT32.eps:
             raise ValueError(
-                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: rungs as close as that"
-                " are one float32 number"
+                f"base_precision must be at least {2 * _FLOAT32.eps:.2g}, got {self.base_precision}: closer rungs"
+                " are the same float32 number"
             )
         nats, limit = self.last_rung * self.base_precision, math.log(_FLOAT32.max)
         if nats > limit:
@@ -164,7 +155,7 @@ class LogFormat:
 
     @property
     def by_octaves(self) -> bool:
-        """Whether 2^(bits - 3) rungs are exactly an octave, as kernels like it."""
+        """Whether 2^(bits - 3) rungs are exactly an octave, for which kernels have faster code."""
         return self.base_precision == eight_octaves(self.bits)
 
     def check_scale(self, scale: float) -> float:
@@ -179,23 +170,21 @@ class LogFormat:
             )
         return float(torch.tensor(scale, dtype=torch.float32))
 
-    def encode(
-        self, magnitude: Tensor, scale: Tensor, rounding: str = "nearest", key: int = 0, start: int = 0
-    ) -> Tensor:
+    def encode(self, magnitude: Tensor, scale: Tensor, random16: Tensor | None = None) -> Tensor:
         """Round magnitudes to rungs, in log space.
 
-        With r = magnitude / scale the position is p = -ln(r) / base_precision, and the rung floor(p + u), kept on the
-        ladder: without a logarithm, the number of rungs behind the first that are not below ``r * exp(-u *
-        base_precision)``. In float64 division, product and comparisons say the same everywhere, so every back end takes the
-        same rung.
+        With r = magnitude / scale the position is p = -ln(r) / base_precision, and the rung is floor(p + u), kept on the
+        ladder. It is found without a logarithm: it is the number of rungs after the first that are at least
+        ``r * exp(-u * base_precision)``. Float64 division, multiplication and comparison give the same result everywhere, so
+        every back end takes the same rung.
 
         Args:
             magnitude: |x|, any shape, any floating dtype, finite.
             scale: sigma*, broadcast against `magnitude`.
-            rounding: "nearest", u = 1/2 (a tie in log space goes to the smaller magnitude), or "stochastic", u uniform in
-                16 bits, whose expectation is the unrounded position. A magnitude closer to a rung than float32 can tell is
-                that rung, so that decoded values encode to their own whatever the rounding.
-            key, start: name the stream of random bits of stochastic rounding, and where in it to begin.
+            random16: None rounds to the nearest rung, with u = 1/2; a tie in log space goes to the smaller magnitude. Random
+                integers 0 .. 2^16 - 1, one for each magnitude, round stochastically, with u = (random16 + 1/2) / 2^16: the
+                expectation of the rung is p. A magnitude closer to a rung than float32 can tell is on that rung, so that
+                decoded values encode to their own codes however they are rounded.
 
         Returns:
             int32 rungs k of the same shape. Zero falls to the last rung, values above `scale` to rung 0.
@@ -205,43 +194,48 @@ class LogFormat:
         [0, 3, 6]
         """
         ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
-        ratio = ratio.mul_(self._drops(check_rounding(rounding), ratio, key, start)).clamp_(max=1)
-        return self._count_rungs(ratio.reshape(-1)).view(ratio.shape)
+        factor = self.nearest_factor if random16 is None else self._random_factor(random16).view(ratio.shape)
+        return self._count_rungs(ratio.mul_(factor).clamp_(max=1).reshape(-1)).view(ratio.shape)
 
     def _count_rungs(self, y: Tensor) -> Tensor:
-        """How many of the rungs behind the first are not below each y, which is flat and from 0 to 1."""
-        rungs = self.unit_rungs(torch.float64, y)  # behind the last, what is negative: below everything
+        """The number of rungs after the first that are at least y, for each y; flat, from 0 to 1."""
+        rungs = self.unit_rungs(torch.float64, y)  # a negative number follows the last rung: it is below every y
         guess = y.log().mul_(-1 / self.base_precision).clamp_(0, self.last_rung).to(torch.int32)
         more = (rungs.index_select(0, guess + 1) >= y).to(torch.int32)
         fewer = (rungs.index_select(0, guess) < y).to(torch.int32)
         return guess.add_(more).sub_(fewer)  # the logarithm is one off at most, and only next to a rung
 
-    def _drops(self, rounding: str, like: Tensor, key: int, start: int) -> Tensor | float:
-        """exp(-u * base_precision) for the u of `rounding`."""
-        if rounding == "nearest":
-            return self.nearest_drop
-        drops, bits = self.unit_drops(like), random16(like.numel(), key, start, like.device)
-        product = drops.index_select(0, bits >> 8).mul_(drops.index_select(0, (bits & 0xFF).add_(256)))
-        return product.clamp_(*self.drop_bounds).view(like.shape)
+    def _random_factor(self, random16: Tensor) -> Tensor:
+        """exp(-u * base_precision) for the u of random integers, flat."""
+        factors, bits = self.rounding_factors(random16), random16.reshape(-1)
+        product = factors.index_select(0, bits >> 8).mul_(factors.index_select(0, (bits & 0xFF).add_(256)))
+        return product.clamp_(*self.factor_bounds)
 
     @property
-    def nearest_drop(self) -> float:
-        """From a magnitude to half a rung below it, as a factor."""
+    def nearest_factor(self) -> float:
+        """exp(-base_precision / 2), which turns rounding down into nearest rounding."""
         return math.exp(-self.base_precision / 2)
 
     @property
-    def drop_bounds(self) -> tuple[float, float]:
-        """The least and the greatest factor of stochastic rounding: who is on a rung but for float32's precision stays."""
+    def factor_bounds(self) -> tuple[float, float]:
+        """The least and the greatest factor of stochastic rounding, such that a magnitude that float32 cannot tell from a rung
+        stays on it."""
         slack = 1.001 * _FLOAT32.eps  # float64 rounds, too
         return math.exp(-self.base_precision) / (1 - slack), 1 - slack
 
-    def unit_drops(self, like: Tensor) -> Tensor:
-        """`drop_tables` on the device of `like`, from a cache but where torch.compile traces."""
-        return (drop_tables if is_traced(like) else _cached_drop_tables)(self, like.device)
+    @cached_table
+    def rounding_factors(self, device: torch.device) -> Tensor:
+        """Tables of 512 float64 numbers: exp(-u * base_precision) with u = (h + 1/2) / 2^16, for h of 16 bits, is the product of
+        one of the first 256, by the upper byte of h, and one of the others, by the lower byte."""
+        byte = torch.arange(256, dtype=torch.float64, device=device)
+        return (torch.cat([byte * 256, byte + 0.5]) * (-self.base_precision * 2.0**-16)).exp_()
 
-    def unit_rungs(self, dtype: torch.dtype, like: Tensor) -> Tensor:
-        """`unit_ladder` on the device of `like`, from a cache but where torch.compile traces."""
-        return (unit_ladder if is_traced(like) else _cached_unit_ladder)(self, dtype, like.device)
+    @cached_table
+    def unit_rungs(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated."""
+        k = torch.arange(2**self.bits, dtype=torch.float64, device=device)
+        positive = kept_whole((k * -self.base_precision).exp_().to(dtype))
+        return torch.cat([positive, -positive])
 
     def decode(self, exponent: Tensor, negative: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """sign * scale * exp(-k * base_precision), rounded to `dtype`.
@@ -260,23 +254,3 @@ class LogFormat:
         index = torch.add(exponent.to(torch.int32), negative.to(torch.int32), alpha=self.last_rung + 1)
         values = (table * scale.to(compute)).index_select(0, index.reshape(-1))
         return values.view(exponent.shape).to(dtype)
-
-
-def unit_ladder(ladder: LogFormat, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """exp(-k * base_precision) for k = 0 .. 2^bits - 1, computed in float64 and rounded to `dtype`; then all negated."""
-    k = torch.arange(2**ladder.bits, dtype=torch.float64, device=device)
-    positive = written_down((k * -ladder.base_precision).exp_().to(dtype))
-    return torch.cat([positive, -positive])
-
-
-_cached_unit_ladder = cached(unit_ladder)
-
-
-def drop_tables(ladder: LogFormat, device: torch.device) -> Tensor:
-    """exp(-u * base_precision) for u = (h + 1/2) / 2^16, h of 16 bits, as a product of two: 256 float64 numbers for the upper
-    byte of h, then 256 for the lower one."""
-    byte = torch.arange(256, dtype=torch.float64, device=device)
-    return (torch.cat([byte * 256, byte + 0.5]) * (-ladder.base_precision * 2.0**-16)).exp_()
-
-
-_cached_drop_tables = cached(drop_tables)

@@ -1,9 +1,9 @@
 """Fixed-point, floating-point and block floating-point quantizers, rounded by qtorch (the extra ``lognet[quant]``).
 
-qtorch compiles its C++ when it is first imported, which takes half a minute and is kept for later; here it is imported at
-the first call. What it does not do is done around it: it takes float32 alone, turns NaN and infinity into its largest
-number, drops gradients, and draws the random bits of stochastic rounding from a generator that cannot be seeded. So the
-draw is made here, onto the numbers of the format, and qtorch then rounds to the nearest.
+qtorch compiles its C++ when it is first imported, which takes half a minute once; here it is imported at the first call.
+It takes float32 only, turns NaN and infinity into its largest number, drops gradients, and draws the random bits of
+stochastic rounding from a generator that cannot be seeded. This file does what is missing. Stochastic rounding is done
+here, onto the numbers of the format, and qtorch then rounds to the nearest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _QtorchQuantizer(Quantizer):
         return (self._nearest(x) * scale).to(y.dtype)
 
     def _top(self) -> float:
-        """Where the format has the power of two that bounds a tensor: itself a power of two."""
+        """The number of the format, a power of two, that the power of two which bounds a tensor is scaled to."""
         raise NotImplementedError
 
     def _quantum(self, x: Tensor) -> Tensor | float:
@@ -71,7 +71,7 @@ class _QtorchQuantizer(Quantizer):
         raise NotImplementedError
 
     def _most_steps(self) -> float:
-        """The largest drawn number, in steps of the quantum, that qtorch may see."""
+        """The largest stochastically rounded number, in quanta, that qtorch may be given."""
         return math.inf
 
     def _nearest(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class FixedQuantizer(_QtorchQuantizer):
     """Fixed point in two's complement: multiples of one quantum from -2^(bits - 1) to 2^(bits - 1) - 1 of them.
 
     For every tensor the binary point moves so that the numbers reach from -s to s, less a quantum, where s is the
-    smallest power of two that no finite value exceeds. Values above that saturate: only s itself can be there.
+    smallest power of two that no finite value exceeds. Only s itself can saturate.
 
     Args:
         bits: all of them, the sign included, 2 to 16.
@@ -126,9 +126,9 @@ class FixedQuantizer(_QtorchQuantizer):
 class FloatQuantizer(_QtorchQuantizer):
     """Floating point with few bits: a sign, `exponent` and `mantissa` bits, with subnormal numbers.
 
-    No code is set aside for infinity or NaN, so E4M3 reaches to 480. Every tensor is scaled by a power of two so that its
-    largest value lies in the binade below the format's last (the scaling with which 8-bit floats are used; without it
-    small gradients would vanish).
+    No code is reserved for infinity or NaN, so E4M3 reaches to 480. Every tensor is scaled by a power of two so that its
+    largest value lies in the binade below the format's last. 8-bit floats are used with such a scaling, because small
+    gradients would vanish without it.
 
     Args:
         exponent: bits, 2 to 8; 4 for E4M3, the usual format of activations, 5 for E5M2, that of gradients.
@@ -173,10 +173,10 @@ class FloatQuantizer(_QtorchQuantizer):
 
 @dataclass(frozen=True)
 class BlockQuantizer(_QtorchQuantizer):
-    """Block floating point: fixed-point numbers that share an exponent, that of the largest of their block.
+    """Block floating point: the fixed-point numbers of a block share the exponent of its largest number.
 
     Args:
-        bits: of a number, the sign included, 3 to 16; the exponent of a block is on top.
+        bits: of a number, the sign included, 3 to 16; the exponents of the blocks come in addition.
         dim: each index of this dimension is a block; 0 gives every example of a batch an exponent of its own, None the
             whole tensor one. A tensor without that dimension is one block.
         rounding, seed: as in `Quantizer`.

@@ -1,8 +1,8 @@
 """Quantizers of activations and gradients: their common part, and the log format.
 
-A quantizer is a value, not a module: an immutable description of a number format and a rounding, called on a tensor. It
-holds no tensor and no counter, so it copies, pickles and compares like a number. The result is a simulation: the values
-are those of the format, the tensor that holds them keeps its dtype.
+A quantizer is an immutable description of a number format and a rounding, called on a tensor. It holds no tensor and no
+counter, so it copies, pickles and compares like a number. The result is a simulation: its values are those of the
+format, and the tensor that holds them keeps its dtype.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .log_format import LogFormat, check_rounding, eight_octaves
+from .log_format import LogFormat, eight_octaves
 from .random_bits import content_key, uniform
-from .rounding import round_to_rungs
-from .tracing import cached, is_traced, written_down
+from .rounding import check_rounding
+from .tracing import cached_table, kept_whole
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
 
@@ -27,14 +27,14 @@ class Quantizer:
 
     ``quantizer(x)`` rounds the values of `x` to the format; its gradient is that of the identity (straight-through, also
     where a value saturates). ``quantizer.backward(x)`` is the identity whose gradient is rounded. Both take float16,
-    bfloat16, float32 and float64 and give the same dtype and shape; NaN stays NaN, an infinity stays that infinity, and
-    neither has a say in the scale of the others.
+    bfloat16, float32 and float64 and give the same dtype and shape. NaN stays NaN, an infinity stays that infinity, and
+    neither affects the scale of the other values.
 
     Attributes:
         rounding: "nearest", or "stochastic": up or down at random, so that the mean is the value itself.
         seed: of stochastic rounding. Its random bits are a pure function of this seed and of the tensor's own values
-            (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore: a resumed run, a
-            recomputed forward pass and every replica with the same tensor draw the same bits, another tensor others.
+            (`lognet.quant.random_bits.content_key`), so there is no counter to save or to restore. A resumed run, a
+            recomputed forward pass and every replica draw the same bits for the same tensor.
 
     Raises:
         ValueError: an unknown rounding.
@@ -72,13 +72,13 @@ class Quantizer:
         return _GradientRounded.apply(x, self)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """The values alone, apart from autograd; what `__call__` computes."""
+        """The rounded values, detached from autograd."""
         if x.numel() == 0:
             return x.detach().clone()
         y = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         finite = y.isfinite()
         rounded = self._round(torch.where(finite, y, 0).contiguous())
-        largest = torch.finfo(x.dtype).max  # the power of two above it, say, is none of the dtype's numbers
+        largest = torch.finfo(x.dtype).max  # rounding up may leave the dtype's range
         return torch.where(finite, rounded.clamp_(-largest, largest).to(x.dtype), x.detach())
 
     def _round(self, y: Tensor) -> Tensor:
@@ -103,14 +103,14 @@ class Quantizer:
 class LogQuantizer(Quantizer):
     """A sign and a B-bit exponent on a ladder in log space, with zero: ``sign * scale * exp(-k * base_precision)``.
 
-    The last of the 2^B exponents means zero, the others are rungs; with the sign a number has B + 1 bits, as a weight of
-    `lognet.wrap` has. Rounding is to the nearest value, or to one of the two around it, drawn without bias; that goes for
-    the gap between the last rung and zero too.
+    The last of the 2^B exponents means zero, the others are rungs. With the sign a number has B + 1 bits, as a weight of
+    `lognet.wrap` has. Rounding is to the nearest value, or to one of the two around it, drawn without bias. That includes
+    the gap between the last rung and zero.
 
-    The scale is the smallest power of two that no finite value of the tensor exceeds, taken anew for every tensor. On a
-    ladder the scale does not decide how fine the numbers are, only which are too small, so one for the tensor is enough,
-    where fixed point would want one for each block. And as an octave has a whole number of rungs by default, all scales
-    lie on one grid: the batch around an example (or a later token) does not move the rungs that its values round to, and
+    The scale is the smallest power of two that no finite value of the tensor exceeds, computed for every tensor. One scale
+    for a tensor is enough, where fixed point would need one for each block, because on a ladder the scale decides only which
+    numbers are too small, not how fine they are. By default an octave has a whole number of rungs, so the rungs of all
+    scales lie on one grid: the rungs that the values of an example round to do not depend on the rest of the batch, and
     rounding twice is rounding once.
 
     Args:
@@ -120,8 +120,8 @@ class LogQuantizer(Quantizer):
             octave, and a relative error of at most 2.2%.
         rounding, seed: as in `Quantizer`.
 
-    Values above 2^127 (of float64, bfloat16) saturate there; a tensor whose largest value is below 2^-100 counts as one
-    of that size.
+    Values above 2^127 (of float64, bfloat16) saturate there. A tensor whose largest value is below 2^-100 has the scale
+    2^-100.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of bounds.
@@ -149,16 +149,18 @@ class LogQuantizer(Quantizer):
     def __str__(self) -> str:
         return f"log{self.bits}"
 
-    def magnitudes(self, dtype: torch.dtype, like: Tensor) -> Tensor:
-        """The 2^B magnitudes in units of the scale, largest first, zero last, on the device of `like`."""
-        return (_magnitudes if is_traced(like) else _cached_magnitudes)(self, dtype, like.device)
+    @cached_table
+    def magnitudes(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The 2^B magnitudes in units of the scale, largest first, zero last."""
+        k = torch.arange(2**self.bits, dtype=torch.float64, device=device)
+        table = (k * -self.base_precision).exp_()
+        return kept_whole(torch.where(k < 2**self.bits - 1, table, 0).to(dtype))
 
     def _round(self, y: Tensor) -> Tensor:
         scale = power_of_two_above(y)
         rungs = self.magnitudes(y.dtype, y)
-        u = self._draw(y)
         unit = (y.abs() / scale).clamp_(max=1)
-        k = round_to_rungs(unit, rungs, self.base_precision, 0.5 if u is None else u)
+        k = round_to_rungs(unit, rungs, self.base_precision, self._draw(y))
         return (rungs.index_select(0, k.view(-1)).view(y.shape) * scale).copysign(y)
 
 
@@ -169,13 +171,36 @@ def power_of_two_above(y: Tensor) -> Tensor:
     return ((bits + 0x7FFFFF) & ~0x7FFFFF).view(torch.float32).to(y.dtype)  # a carry out of the fraction is an octave
 
 
-def _magnitudes(quantizer: LogQuantizer, dtype: torch.dtype, device: torch.device) -> Tensor:
-    k = torch.arange(2**quantizer.bits, dtype=torch.float64, device=device)
-    table = (k * -quantizer.base_precision).exp_()
-    return written_down(torch.where(k < 2**quantizer.bits - 1, table, 0).to(dtype))
+def round_to_rungs(y: Tensor, rungs: Tensor, base_precision: float, u: Tensor | None = None) -> Tensor:
+    """The number k of one of the two rungs around y.
 
+    The table is made once in float64. From there on comparisons, differences and one product decide, so that the result is the
+    same on every device.
 
-_cached_magnitudes = cached(_magnitudes)
+    Args:
+        y: any shape, from 0 to 1, floating.
+        rungs: 1-D, descending, of y's dtype; ``rungs[k]`` is exp(-k * base_precision), but the last may be 0.
+        base_precision: eta_0; it only says where to look in the table.
+        u: None rounds to the nearest rung in value, of two equally near ones to the upper. Random numbers uniform on (0, 1], of
+            y's shape, round such that the mean of ``rungs[k]`` is y.
+
+    Returns:
+        int32, y's shape. Below the last rung, that one.
+
+    >>> rungs = torch.tensor([1.0, 0.5, 0.25])
+    >>> round_to_rungs(torch.tensor([1.0, 0.7, 0.3, 0.0]), rungs, 0.6931).tolist()
+    [0, 1, 2, 2]
+    """
+    upper, lower = rungs[:-1], rungs[1:]
+    last = len(upper) - 1
+    guess = y.log().mul_(-1 / base_precision).clamp_(0, last).to(torch.int32).view(-1)
+    flat = y.reshape(-1)
+    off = (flat <= lower.index_select(0, guess)).to(torch.int32)
+    off -= (flat > upper.index_select(0, guess)).to(torch.int32)
+    k = guess.add_(off).clamp_(0, last)  # the logarithm is one off at most, and only next to a rung
+    above, below = upper.index_select(0, k), lower.index_select(0, k)
+    share = 0.5 if u is None else u.reshape(-1)
+    return (k + (flat - below < share * (above - below)).to(torch.int32)).view(y.shape)
 
 
 class _Rounded(Function):

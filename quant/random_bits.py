@@ -1,8 +1,8 @@
 """Random bits that are a pure function of (seed, stream, element index).
 
-Replicas of a model, resumed runs and every thread count must draw the same bits, so nothing here has state: a
-64-bit mix of the seed and the stream names (step, parameter index, ...) gives one odd multiplier and one offset,
-and each element hashes its own index with them::
+Nothing here has state, because replicas of a model, resumed runs and every thread count must draw the same bits. A
+64-bit mix of the seed and the stream's names (step, parameter index, ...) gives an odd multiplier and an offset, and
+each element hashes its own index with them::
 
     word_i = fmix32(multiplier * i + offset  mod 2^32)
 
@@ -54,8 +54,8 @@ def random_words(count: int, key: int | Tensor, device: torch.device | str = "cp
 def _words(index: Tensor, key: int | Tensor) -> Tensor:
     """The words of the elements `index`, int64, of a stream, modulo 2^32. Overwrites `index`.
 
-    torch has no unsigned arithmetic of 32 bits. On a CPU the words are int64, and masked: in C++, which torch.compile writes
-    there, an int32 that overflows may do anything. On other devices it wraps, and int32 takes half of the memory.
+    torch has no unsigned arithmetic of 32 bits. On a CPU the words are int64 and masked, because torch.compile writes C++,
+    in which the overflow of an int32 is undefined. On other devices an int32 wraps, and takes half of the memory.
     """
     words = index if index.device.type == "cpu" else index.to(torch.int32)
     if isinstance(key, Tensor):
@@ -66,7 +66,7 @@ def _words(index: Tensor, key: int | Tensor) -> Tensor:
 
 
 def _as(dtype: torch.dtype, word: int) -> int:
-    """The number of a dtype that has the bits of an unsigned one of 32 bits."""
+    """The number of that dtype with the lowest 32 bits of `word`."""
     return word - 2**32 if dtype == torch.int32 and word >= 2**31 else word
 
 
@@ -75,7 +75,7 @@ def _masked_(h: Tensor) -> Tensor:
 
 
 def _shifted(h: Tensor, bits: int) -> Tensor:
-    """h >> bits, where zeros come in."""
+    """h >> bits as of unsigned numbers: zeros are shifted in."""
     return (h >> bits).bitwise_and_(_MASK32 >> bits) if h.dtype == torch.int32 else h >> bits
 
 
@@ -88,8 +88,8 @@ def _fmix32_(h: Tensor) -> Tensor:
 def random16(count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu") -> Tensor:
     """`count` uniform integers 0 .. 2^16 - 1, int32, of the stream `key` from its element `start` on.
 
-    A word serves two elements. Of each 32, the first 16 have the low halves of 16 words and the others the high ones, so
-    that the elements of a vector need one shift.
+    A word gives two numbers. Of each 32 elements, the first 16 have the lower 16 bits of 16 words and the others the upper ones,
+    so that one shift serves all elements of a vector register.
 
     >>> random16(50, key=7)[30:].equal(random16(20, key=7, start=30))
     True
@@ -102,9 +102,9 @@ def random16(count: int, key: int | Tensor, start: int | Tensor = 0, device: tor
 def content_key(x: Tensor, seed: int) -> Tensor:
     """A key, as `key_tensor` has it, that is a pure function of the seed and of every bit of `x`.
 
-    For whoever has no step to name a stream by: another tensor draws other bits, the same tensor (computed again in a
-    checkpointed backward pass, in a resumed run, on other threads) draws the same. Integer sums have no order, so
-    nothing depends on how the sum is cut up.
+    Quantizers name their streams by it, because they know no step. Different tensors draw different bits; the same tensor draws
+    the same bits when it is computed again, in a checkpointed backward pass, in a resumed run or on other threads. The key does
+    not depend on the order of summation, because integer sums have none.
 
     Args:
         x: float32 or float64, any shape.
@@ -139,7 +139,7 @@ def uniform(
 ) -> Tensor:
     """`count` numbers uniform on (0, 1], multiples of 2^-24, exact in float32 and float64.
 
-    None is 0, so that ``u < p`` is never true where p is 0 or vanishing.
+    No number is 0, so that ``u < p`` is never true where p is 0 or below 2^-24.
 
     >>> bool(((u := uniform(1000, key=7)) > 0).all() and (u <= 1).all())
     True

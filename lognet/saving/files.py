@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..quant.bitpack import pack, packed_bytes
+from ..quant.kernels.bitpack import pack, packed_bytes
 from ..quant.log_format import LogFormat
 from ..tensor.log_tensor import LogTensor
 from ..tensor.seeded_signs import drawn_signs

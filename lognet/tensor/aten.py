@@ -17,6 +17,7 @@ from .handlers import ANY_OTHER, handles_op
 from .layout import write_weights
 from .log_tensor import LogTensor
 from .storage import LogStorage
+from .wire import without_padding
 
 aten = torch.ops.aten
 
@@ -48,8 +49,8 @@ def _view(func: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
 
     def view(of: Tensor) -> LogTensor:
         storage = x._storage
-        if storage.padded and of.is_contiguous() and of.storage_offset() == 0:
-            storage = storage.beginning(of.numel())
+        if storage.has_padding and of.is_contiguous() and of.storage_offset() == 0:
+            storage = without_padding(storage, of.numel())
         return LogTensor(storage, of.shape, stride=of.stride(), offset=of.storage_offset(), dtype=x.dtype)
 
     return tree_map(view, views)

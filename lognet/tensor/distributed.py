@@ -1,7 +1,7 @@
 """LogTensors in many processes: what torch's engines (DDP, FSDP2, DTensor, distributed checkpoint) ask of a tensor.
 
 A shard of a LogTensor is a LogTensor of its own, with the scale of the whole. Its planes travel as one tensor of bytes
-(`LogStorage.to_bytes`), so that nothing is encoded twice. docs/distributed.md says how to use the engines, and `callers`
+(`lognet.tensor.wire`), so that nothing is encoded twice. docs/distributed.md says how to use the engines, and `callers`
 why some handlers ask which engine called.
 """
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from . import wire
 from .aten import check_on_ladder, compact
 from .callers import CHECKPOINT, DTENSOR, FULLY_SHARD, called_by
 from .floats import decode
@@ -43,7 +44,7 @@ def _empty(x: LogTensor, size: torch.Size) -> LogTensor:
             f"a LogTensor of shape {tuple(x.shape)} can be sharded over its first dimension only, not into parts of shape"
             f" {tuple(size)}; leave out shard_placement_fn, or return Shard(0) for LogTensor parameters"
         )
-    return LogTensor(x._storage.blank(size.numel(), size[1:].numel()), size, dtype=x.dtype)
+    return LogTensor(wire.empty_like(x._storage, size.numel(), size[1:].numel()), size, dtype=x.dtype)
 
 
 def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...], Any]:
@@ -51,8 +52,8 @@ def _fsdp_pre_all_gather(self: LogTensor, mesh: Any) -> tuple[tuple[Tensor, ...]
 
     With the arguments (mesh) FSDP2 takes tensors of any shape; with its longer list, tensors of the weight's shape alone.
     """
-    room = self._storage.room
-    return (self._storage.to_bytes(room),), (mesh.size(), room)
+    count = self._storage.padded_count
+    return (wire.to_bytes(self._storage, count),), (mesh.size(), count)
 
 
 def _fsdp_post_all_gather(
@@ -67,10 +68,10 @@ def _fsdp_post_all_gather(
 
     FSDP2 frees the planes after use. From the second time on it passes `out`, whose planes have their memory again.
     """
-    ranks, room = sizes
-    joined = self._storage.joined(outputs[0].view(ranks, -1), room)
+    ranks, count = sizes
+    joined = wire.joined(self._storage, outputs[0].view(ranks, -1), count)
     if out is None:
-        joined.padded = True  # FSDP2 cuts off the end
+        joined.has_padding = True  # FSDP2 cuts off the end
         rows = torch.Size((joined.count // max(1, self.shape[1:].numel()), *self.shape[1:]))
         planes = [plane for name, plane in joined.planes().items() if name != "scale"]
         return LogTensor(joined, rows, dtype=dtype), planes
@@ -92,7 +93,7 @@ def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
         padded = _empty(x, torch.Size((x.shape[0] + pad[-1], *x.shape[1:])))
         padded[: x.shape[0]].copy_(x)
         if x.numel() == 0:
-            padded.scale.fill_(math.nan)  # an empty shard has no scale, as in `LogStorage.to_bytes`
+            padded.scale.fill_(math.nan)  # an empty shard has no scale, as in `wire.to_bytes`
         return padded
     with torch._C.DisableTorchFunctionSubclass():
         return F.pad(x, pad, *args, **kwargs)
@@ -101,19 +102,21 @@ def _pad(x: LogTensor, pad: Any, *args: Any, **kwargs: Any) -> Tensor:
 def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     """The rows of all ranks, which have the same number of rows."""
     own = x if x.is_whole else compact(x)
-    gathered = torch.ops._c10d_functional.wait_tensor(func(own._storage.to_bytes(), ranks, group))
+    gathered = torch.ops._c10d_functional.wait_tensor(func(wire.to_bytes(own._storage), ranks, group))
     return LogTensor(
-        own._storage.joined(gathered.view(ranks, -1), own.numel()), (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype
+        wire.joined(own._storage, gathered.view(ranks, -1), own.numel()),
+        (ranks * x.shape[0], *x.shape[1:]),
+        dtype=x.dtype,
     )
 
 
 def _scatter(func: Any, outputs: list[LogTensor], inputs: list[list[Tensor]], *args: Any) -> Any:
     """Send codes, scale and mask, to LogTensors that have the same ladder and shape on all ranks."""
-    received = [x._storage.to_bytes() for x in outputs]
-    sent = [[(x if x.is_whole else compact(x))._storage.to_bytes() for x in to_all] for to_all in inputs]  # type: ignore
+    received = [wire.to_bytes(x._storage) for x in outputs]
+    sent = [[wire.to_bytes((x if x.is_whole else compact(x))._storage) for x in to_all] for to_all in inputs]  # type: ignore
     work = _finished(func(received, sent, *args))
     for x, data in zip(outputs, received, strict=True):
-        x._storage.take_bytes(data)
+        wire.take_bytes(x._storage, data)
     return outputs, work
 
 

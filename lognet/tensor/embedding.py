@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from ..quant.kernels import native
 from ..quant.tracing import tracing
 from .autograd import in_transform
 from .few_rows import FEW_ROWS
@@ -100,7 +99,7 @@ def _rows(weight: LogTensor, index: Tensor) -> Tensor:
     elif not index.is_meta and bool(outside):
         raise IndexError(message)
     storage, rows, columns = weight._storage, *weight.shape
-    if native.serves(storage.low, index):
+    if not tracing() and storage.low.is_cpu:
         if index.numel() >= rows:  # to decode the whole table once is less work
             return decode(weight)[index]
         if 0 < index.numel() <= FEW_ROWS and weight.is_whole and columns % 8 == 0 and storage.keep is None:

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..quant.bitpack import pack
 from ..quant.kernels import backend
+from ..quant.kernels.bitpack import pack
 from ..quant.kernels.sources import digest
-from ..quant.log_format import LogFormat, check_positive, check_rounding
+from ..quant.log_format import LogFormat, check_positive
 from ..quant.random_bits import key_from_generator
+from ..quant.rounding import check_rounding
 from .autograd import Dequantize, in_transform
 from .handlers import FUNCTIONS, op_handler
 from .layout import contiguous_strides, read_weights, write_weights

@@ -1,20 +1,18 @@
-"""The bits behind LogTensors: byte planes on one ladder, shared by every view of them as a torch storage is."""
+"""The bits of LogTensors: byte planes on one ladder, which all views of a LogTensor share, as tensors share a torch storage."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..quant import operators
-from ..quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
-from ..quant.kernels import native
-from ..quant.log_format import PIECE, LogFormat, in_pieces, largest_magnitude
-from ..quant.random_bits import mix64, random_bools
+from ..quant.kernels.bitpack import pack, pack_codes, unpack, unpack_codes
+from ..quant.kernels.codes import Codes, decode, encode
+from ..quant.log_format import LogFormat, in_pieces, largest_magnitude
 
 _LADDERS: dict[str, LogFormat] = {}
 
@@ -25,18 +23,18 @@ class LogStorage:
     Attributes:
         format: the ladder (bits and base precision).
         count: number of weights.
-        low, high: uint8 planes of the exponents (see `lognet.quant.bitpack`); `high` is None up to 8 bits.
+        low, high: uint8 planes of the exponents (see `lognet.quant.kernels.bitpack`); `high` is None up to 8 bits.
         sign: uint8 plane, one bit a weight, 1 for negative.
         scale: 0-dim float32, the paper's sigma*.
         keep: None, or a uint8 plane with one bit for every `group` consecutive weights, 0 where these are pruned.
             The ladder has no zero, so exact zeros (a padding row, a pruned tuple) need a bit of their own.
-        group: weights under one bit of `keep`.
-        room: weights that a process sends to others: count, or more where its part is smaller than theirs.
-        padded: what stands at the end is padding, which the next view may cut off.
+        group: the number of weights for each bit of `keep`.
+        padded_count: the number of weights that a process sends to others (see `lognet.tensor.wire`): count, or more where
+            the parts of others are larger.
+        has_padding: the last weights are padding, which the next view may leave out.
     """
 
-    room: int = 0
-    padded: bool = False
+    has_padding: bool = False
 
     def __init__(
         self,
@@ -53,16 +51,22 @@ class LogStorage:
         _LADDERS.setdefault(self._ladder, format)
         self.low, self.high, self.sign, self.scale = low, high, sign, scale
         self.keep, self.group = keep, group
-        self.room = count
+        self.padded_count = count
 
     @property
     def format(self) -> LogFormat:
-        """The ladder, looked up by a name. torch.compile makes a symbol of a number that is another one than in the call before,
-        a size of tables or a shift of bits, and a graph that compilers choke on; what is found in a global is a constant."""
+        """The ladder, looked up by its name in a global, because that makes its numbers constants for torch.compile. An attribute
+        that differs from call to call becomes a symbol, and compilers fail on tables and shifts of symbolic size."""
         return _LADDERS[self._ladder]
 
+    @property
+    def codes(self) -> Codes:
+        """The arguments of the operations in `lognet.quant.kernels.codes` that say which weights these are."""
+        format = _LADDERS[self._ladder]
+        return self.low, self.high, self.sign, self.scale, format.bits, format.base_precision
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "format": self.format}  # another process may not have met the ladder
+        return {**self.__dict__, "format": self.format}  # another process may not know the ladder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _LADDERS.setdefault(state["_ladder"], state.pop("format"))
@@ -76,16 +80,9 @@ class LogStorage:
 
     @classmethod
     def from_values(cls, format: LogFormat, values: Tensor, scale: Tensor, rounding: str, key: int) -> LogStorage:
-        """Encode flat finite floats; zeros draw their sign, and stochastic rounding its bits, from the stream `key`."""
-        if values.dtype in native.FLOATS and native.serves(values, scale):
-            planes = native.encode(values, scale, format, rounding, key, mix64(key, 1))
-            return cls(format, values.numel(), *planes, scale)
-        pieces = []
-        for i, part in enumerate(in_pieces(values)):
-            exponent = format.encode(part.abs(), scale, rounding, key, i * PIECE)
-            pieces.append((*pack_codes(exponent, format.bits), pack(signs_of(part, key, i * PIECE), 1)))
-        low, high, sign = ([plane for plane in planes if plane is not None] for planes in zip(*pieces, strict=True))
-        return cls(format, values.numel(), torch.cat(low), torch.cat(high) if high else None, torch.cat(sign), scale)
+        """Encode flat finite floats; see `lognet.quant.kernels.codes.encode`."""
+        planes = encode(values, scale, format.bits, format.base_precision, rounding, key)
+        return cls(format, values.numel(), *planes, scale)
 
     @classmethod
     def from_planes(cls, format: LogFormat, count: int, planes: dict[str, Tensor], group: int) -> LogStorage:
@@ -102,7 +99,7 @@ class LogStorage:
         """A new storage with `function` (a clone, a move to another device) applied to every plane."""
         planes = {name: function(plane) for name, plane in self.planes().items()}
         storage = LogStorage.from_planes(self.format, self.count, planes, self.group)
-        storage.room, storage.padded = self.room, self.padded
+        storage.padded_count, storage.has_padding = self.padded_count, self.has_padding
         return storage
 
     @property
@@ -110,40 +107,38 @@ class LogStorage:
         """Bytes of the storages that the planes hold."""
         return sum(plane.untyped_storage().nbytes() for plane in self.planes().values())
 
-    # Reading: flat windows, because planes have byte boundaries only at every eighth weight.
+    # Reading: a window is flat, and `start` is a multiple of 8, where planes have byte boundaries. `count` is None up to the end.
+
+    def _length(self, start: int, count: int | None) -> int:
+        return self.count - start if count is None else count
 
     def exponent(self, start: int = 0, count: int | None = None) -> Tensor:
-        """Rungs of the window as flat int32; `start` must be a multiple of 8."""
-        return unpack_codes(self.low, self.high, self.format.bits, self.count if count is None else count, start)
+        """Rungs of the window as flat int32."""
+        return unpack_codes(self.low, self.high, self.format.bits, self._length(start, count), start)
 
     def negative(self, start: int = 0, count: int | None = None) -> Tensor:
-        """Signs of the window as flat bool, True for negative; `start` must be a multiple of 8."""
-        return unpack(self.sign[start // 8 :], 1, self.count if count is None else count).bool()
+        """Signs of the window as flat bool, True for negative."""
+        return unpack(self.sign, 1, self._length(start, count), start).bool()
 
     def kept(self, start: int = 0, count: int | None = None) -> Tensor | None:
         """False where the weights of the window are pruned to zero; None if none are."""
         if self.keep is None:
             return None
         groups = unpack(self.keep, 1, self.count // self.group).bool()
-        return groups.repeat_interleave(self.group)[start : start + (self.count if count is None else count)]
+        return groups.repeat_interleave(self.group)[start : start + self._length(start, count)]
 
     def decode(self, dtype: torch.dtype, start: int = 0, count: int | None = None) -> Tensor:
         """Values of the window, flat, in `dtype`."""
-        planes = (self.low, self.high, self.sign)
-        if dtype != torch.float64 and native.serves(*planes, self.scale):
-            rungs = self.format.unit_rungs(torch.float32, self.low)
-            values = native.decode(*planes, self.format.bits, rungs, self.scale, self.count, start, count).to(dtype)
-        elif dtype != torch.float64 and operators.wanted(self.low):
-            n, format = self.count - start if count is None else count, self.format
-            place = (format.bits, format.base_precision, self.count, start, n)
-            values = operators.decode(*planes, self.scale, *place).to(dtype)
-        else:
+        if dtype == torch.float64:
             values = self.format.decode(self.exponent(start, count), self.negative(start, count), self.scale, dtype)
+        else:
+            values = decode(*self.codes, self.count, start, self._length(start, count))
+            values = values if dtype == torch.float32 else values.to(dtype)
         kept = self.kept(start, count)
         return values if kept is None else values.masked_fill_(~kept, 0)
 
     def decode_at(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        """Values of the weights at flat positions `index` (int64, any shape), touching no other."""
+        """Values of the weights at flat positions `index` (int64, any shape); no other weight is decoded."""
         bits = self.format.bits
         exponent = _field(self.low, index, min(bits, 8))
         if self.high is not None:
@@ -166,8 +161,8 @@ class LogStorage:
     def write_values(self, values: Tensor) -> None:
         """Encode `count` flat floats at their nearest rungs; larger ones saturate at the scale, with a warning.
 
-        Values equal to those held, in the dtype given, keep their codes, also where that dtype (bfloat16, say) is too
-        coarse to tell these codes from their neighbours.
+        Values that equal those held, in the dtype given, keep their codes, even where that dtype (bfloat16, say) cannot tell
+        these codes from their neighbours.
         """
         values = values if values.is_floating_point() else values.to(torch.float32)
         largest = check_finite(values, "the values written to a LogTensor")
@@ -210,97 +205,6 @@ class LogStorage:
                 " other.dequantize()"
             )
 
-    # Travelling: between processes all planes go as one row of bytes.
-
-    def _plane_bytes(self, name: str, count: int) -> int:
-        """Bytes of the plane `name` of `count` weights."""
-        if name == "scale":
-            return self.scale.element_size()
-        return packed_bytes(count // self.group, 1) if name == "keep" else packed_bytes(count, self._width(name))
-
-    def _width(self, name: str) -> int:
-        bits = self.format.bits
-        return {"low": min(bits, 8), "high": bits - 8}.get(name, 1)
-
-    def blank(self, count: int, row: int) -> LogStorage:
-        """Room for `count` weights of the same ladder and scale, none of them pruned; whoever gets it may not need all.
-
-        Args:
-            count: a multiple of `row`.
-            row: weights that stay together; a bit of the pruning stands for no more than these.
-        """
-        like = LogStorage.from_planes(self.format, self.count, self.planes(), math.gcd(self.group, row))
-        planes = {"scale": self.scale.clone()}
-        for name in self.planes().keys() - {"scale"}:
-            planes[name] = self.low.new_full((like._plane_bytes(name, count),), 255 * (name == "keep"))
-        storage = LogStorage.from_planes(self.format, count, planes, like.group)
-        storage.padded = True
-        return storage
-
-    def beginning(self, count: int) -> LogStorage:
-        """The first `count` weights, in the same memory, without the padding behind them."""
-        planes = {name: plane[: self._plane_bytes(name, count)] for name, plane in self.planes().items() if plane.dim()}
-        storage = LogStorage.from_planes(self.format, count, {**planes, "scale": self.scale}, self.group)
-        storage.room = self.room
-        return storage
-
-    def to_bytes(self, room: int | None = None) -> Tensor:
-        """All planes, one after the other, as flat uint8, each padded to the size that it has in `room` weights.
-
-        Where there are no weights, no checkpoint has had any to load a scale with: the scale says nothing, NaN.
-        """
-        room = self.count if room is None else room
-        row = self.low.new_zeros(sum(self._plane_bytes(name, room) for name in self.planes()))
-        for name, part in self._parts(row.unsqueeze(0), room):
-            plane = getattr(self, name).reshape(-1)
-            if name == "scale" and self.count == 0:
-                plane = torch.full_like(plane, math.nan)
-            plane = plane.view(torch.uint8)
-            part[0, : plane.numel()] = plane
-        return row
-
-    def take_bytes(self, row: Tensor) -> None:
-        """Replace codes, signs, scale and pruning by those of a storage like this one, from its `to_bytes`."""
-        for name, plane in self._parts(row.unsqueeze(0), self.count):
-            own = getattr(self, name)
-            own.copy_(plane[0].clone().view(own.dtype).view(own.shape))
-
-    def _parts(self, rows: Tensor, room: int) -> Iterator[tuple[str, Tensor]]:
-        """The columns of each plane in rows of `to_bytes`."""
-        start = 0
-        for name in self.planes():
-            yield name, rows[:, start : (start := start + self._plane_bytes(name, room))]
-
-    def joined(self, rows: Tensor, room: int) -> LogStorage:
-        """The weights of several processes in one storage, from their `to_bytes`; this one is like each of theirs.
-
-        Args:
-            rows: uint8, (processes, bytes).
-            room: that of `to_bytes`.
-
-        Raises:
-            ValueError: the processes have different scales.
-        """
-        planes = {name: self._join(name, part, room) for name, part in self._parts(rows, room)}
-        return LogStorage.from_planes(self.format, room * len(rows), planes, self.group)
-
-    def _join(self, name: str, rows: Tensor, room: int) -> Tensor:
-        """One plane of the joined storage. Rows of whole bytes follow each other; others leave bits to be squeezed out."""
-        if name == "scale":
-            scales = rows.reshape(-1).clone().view(torch.float32)
-            scale = scales.nan_to_num(-1).max()
-            if bool(((scales != scale) & ~scales.isnan()).any()):
-                raise ValueError(
-                    f"the parts of one LogTensor have different scales on different processes: {scales.tolist()}. Start"
-                    " every process from the same weights, by the same torch.manual_seed before the model is built or by"
-                    " loading the same file, before it is wrapped and distributed"
-                )
-            return scale
-        width, count = self._width(name), room // self.group if name == "keep" else room
-        if count * width % 8 == 0:
-            return rows.reshape(-1).clone()
-        return pack(torch.cat([unpack(row, width, count) for row in rows]), width)
-
 
 def describe(format: LogFormat) -> str:
     """The ladder in words, for messages."""
@@ -318,18 +222,8 @@ def check_finite(x: Tensor, what: str) -> float:
     return largest
 
 
-def signs_of(values: Tensor, key: int = 0, start: int = 0) -> Tensor:
-    """True where negative; zeros, which the ladder does not have, draw their sign from the stream `key` from `start` on."""
-    zero = values == 0
-    negative = values < 0
-    if bool(zero.any()):
-        coin = random_bools(values.numel(), mix64(key, 1), values.device, start).view(values.shape)
-        negative = torch.where(zero, coin, negative)
-    return negative
-
-
 def _field(plane: Tensor, index: Tensor, width: int) -> Tensor:
-    """Values number `index` of a packed stream: at most two neighbouring bytes hold each."""
+    """The values number `index` of a packed stream, int32. Each lies in two neighbouring bytes at most."""
     if width == 8:
         return plane[index].to(torch.int32)
     bit = index * width

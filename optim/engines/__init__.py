@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ...quant.kernels.native import serves
+from ...quant.kernels.native import ready
 from ..parameter_step import ParameterStep
 from .native import NativeEngine
 from .torch_engine import TorchEngine
@@ -35,10 +35,10 @@ class Engines:
         """Give each step, of a parameter in one of these groups, to the first engine that accepts it."""
         by_native: list[ParameterStep] = []
         by_torch: list[ParameterStep] = []
-        if native_serves := serves():
+        if native_ready := ready():
             self._native.read_groups(groups)
         for step in steps:
-            if native_serves and self._native.accepts(step):
+            if native_ready and self._native.accepts(step):
                 by_native.append(step)
             else:
                 step.complete()

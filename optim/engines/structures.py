@@ -47,7 +47,7 @@ class Hyper(ctypes.Structure):
 
 
 class Planes(ctypes.Structure):
-    """The packed codes of a LogTensor: see `lognet.quant.bitpack`."""
+    """The packed codes of a LogTensor: see `lognet.quant.kernels.bitpack`."""
 
     _fields_ = (("low", _POINTER), ("high", _POINTER), ("sign", _POINTER), ("bits", _INT))
 

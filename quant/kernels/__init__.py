@@ -1,8 +1,9 @@
-"""The operations that want speed, on two back ends: plain torch operations, which are the specification, and C++.
+"""The operations on codes, each defined once in plain torch (`bitpack`, `codes`), and the back ends that compute them
+faster.
 
-The plain form lives where its idea does (`lognet.quant.bitpack`, `lognet.quant.log_format`, `lognet.optim`); it runs on
-every device, and on other devices it is what torch.compile sees. On the CPU the same functions hand their tensors to
-`native`, which gives the same bits.
+A back end is a file that registers functions for one type of device and gives the same bits: `native` for the CPU, in
+C++. Without one, on other devices and in exported programs the plain functions run. `dispatch` chooses, and says how
+to add a back end.
 """
 
 from . import native as native

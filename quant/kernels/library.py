@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .sources import native_digest
 
@@ -117,21 +116,3 @@ def _parallel_regions() -> ctypes.c_void_p | None:
         except (OSError, AttributeError):
             continue
     return None
-
-
-def plain(tensor: Tensor) -> bool:
-    """Whether this is a contiguous CPU tensor with memory of its own."""
-    return type(tensor) in _PLAIN and tensor.is_cpu and tensor.is_contiguous()
-
-
-def serves(*tensors: Tensor | None) -> bool:
-    """Whether the native library may work on these: all are `plain` (or None), and nobody is tracing."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and all(t is None or plain(t) for t in tensors)
-        and library() is not None
-    )
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)

@@ -1,19 +1,28 @@
-"""The operations of the native library on tensors. Callers ask `serves` first; all arguments are checked by them."""
+"""The back end of the CPU: the native library's operations on codes.
+
+Each function computes the operation of its name (see `lognet.quant.kernels.codes` and
+`lognet.quant.kernels.bitpack`); the arguments are checked by callers, and `lognet.quant.kernels.dispatch` sees that
+the tensors are contiguous.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+import math
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
-from ..log_format import LogFormat
-from ..random_bits import MASK64
+from ..random_bits import MASK64, mix64
 from ..ratios import spacing
-from .library import library, plain, serves
+from ..tracing import is_eager
+from .bitpack import check_start, packed_bytes
+from .codes import Codes, ladder
+from .dispatch import PLAIN, BackEnd
+from .library import library
 
-__all__ = ["FLOATS", "Codes", "decode", "encode", "pack", "plain", "product", "serves", "unpack", "unpack_codes"]
+back_end = BackEnd("cpu", ready=lambda: library() is not None, in_graphs=True)
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _DOUBLE, _WORD = ctypes.c_double, ctypes.c_uint64
@@ -25,29 +34,14 @@ _SIGNATURES = {
     ],
     "lognet_pack": [_POINTER, _INT, _INT, _INT, _LONG, _POINTER, _INT],
     "lognet_product": [
-        *[_POINTER] * 3,
-        _INT,
-        _POINTER,
-        _FLOAT,
-        _INT,
-        _LONG,
-        _LONG,
-        _POINTER,
-        _LONG,
-        *[_POINTER] * 4,
-        _INT,
-        _POINTER,
-        _FLOAT,
-        _POINTER,
-        _INT,
+        *(_POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _INT, _LONG, _LONG, _POINTER, _LONG),
+        *(_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _FLOAT, _POINTER, _INT),
     ],
     "lognet_unpack": [_POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
     "lognet_unpack_codes": [_POINTER, _POINTER, _INT, _LONG, _LONG, _LONG, _POINTER, _INT],
 }
 FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-"""What `encode` reads."""
-Codes = tuple[Tensor, Tensor | None, Tensor, int, Tensor, Tensor]
-"""low, high, sign, bits, rungs and scale, as `decode` takes them."""
+"""The dtypes that `encode` reads."""
 _NO_BIAS = (None, None, None, None, 0, None, 0.0)
 
 
@@ -56,13 +50,13 @@ class Spacing(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_float) for name in ("octave", "q0", "q1", "q2", "q3", "zero")),
-        *((name, ctypes.c_int32) for name in ("bow0", "bow1", "shift")),
+        *((name, ctypes.c_int32) for name in ("curve0", "curve1", "shift")),
     )
 
     @classmethod
     def of(cls, base_precision: float) -> Spacing:
         s = spacing(base_precision)
-        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.bow, s.shift)
+        return cls(s.octave, s.q0, s.q1, s.q2, s.q3, s.zero, *s.curve, s.shift)
 
 
 @cache
@@ -73,73 +67,71 @@ def function(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
     return found
 
 
+def ready() -> bool:
+    """Whether the library's functions can be called now: it is there and in use, and nothing is traced."""
+    return is_eager() and library() is not None
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether this is a contiguous CPU tensor with memory of its own."""
+    return type(tensor) in PLAIN and tensor.is_cpu and tensor.is_contiguous()
+
+
+@lru_cache(maxsize=64)
+def _rungs(bits: int, base_precision: float) -> Tensor:
+    return ladder(bits, base_precision).unit_rungs(torch.float32, torch.empty(0))
+
+
 def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+@back_end.computes
 def decode(
-    low: Tensor,
-    high: Tensor | None,
-    sign: Tensor,
-    bits: int,
-    rungs: Tensor,
-    scale: Tensor,
-    total: int,
-    start: int = 0,
-    count: int | None = None,
+    low: Tensor, high: Tensor | None, sign: Tensor, scale: Tensor, bits: int, base_precision: float, *window: int
 ) -> Tensor:
-    """Values of the weights `start` .. `start + count - 1`, flat float32.
-
-    Args:
-        low, high, sign: the planes (see `lognet.quant.bitpack`) of `total` weights.
-        rungs: float32, the values of rungs 0 .. 2^bits - 1 in units of the scale, at least.
-        scale: 0-dim float32.
-        start: a multiple of 8.
-        count: None for all from `start` on.
-    """
-    count = total - start if count is None else count
-    out = torch.empty(count, dtype=torch.float32)
+    rungs, out = _rungs(bits, base_precision), torch.empty(window[-1], dtype=torch.float32)
     function("lognet_decode")(
-        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), total, start, count,
-        out.data_ptr(), torch.get_num_threads(),
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), *window, out.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 
 
+@back_end.computes
 def encode(
-    values: Tensor,
-    scale: Tensor,
-    ladder: LogFormat,
-    rounding: str,
-    key: int,
-    coin_key: int,
+    values: Tensor, scale: Tensor, bits: int, base_precision: float, rounding: str, key: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The planes low, high and sign of finite `values`: `LogFormat.encode` of their magnitudes, packed.
-
-    Args:
-        values: of a dtype in `FLOATS`, any shape.
-        scale: 0-dim float32.
-        rounding, key: as in `LogFormat.encode`.
-        coin_key: the stream that zeros draw their signs from, as `lognet.quant.random_bits.random_bools` does.
-    """
-    bits, count = ladder.bits, values.numel()
-    rungs, drops = ladder.unit_rungs(torch.float64, scale), None
-    least = most = ladder.nearest_drop
+    if values.dtype not in FLOATS:
+        return NotImplemented
+    format, count = ladder(bits, base_precision), values.numel()
+    rungs, factors = format.unit_rungs(torch.float64, scale), None
+    least = most = format.nearest_factor
     if rounding == "stochastic":
-        (least, most), drops = ladder.drop_bounds, ladder.unit_drops(scale)
+        (least, most), factors = format.factor_bounds, format.rounding_factors(scale)
     low, sign = _stream(count, min(bits, 8)), _stream(count, 1)
     high = _stream(count, bits - 8) if bits > 8 else None
-    spacing = Spacing.of(ladder.base_precision)
+    spacing = Spacing.of(base_precision)
     function("lognet_encode")(
         values.data_ptr(), FLOATS[values.dtype], scale.item(), bits, rungs.data_ptr(), ctypes.addressof(spacing), least,
-        most, pointer(drops), key & MASK64, coin_key, count, low.data_ptr(), pointer(high), sign.data_ptr(),
+        most, pointer(factors), key & MASK64, mix64(key, 1), count, low.data_ptr(), pointer(high), sign.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     return low, high, sign
 
 
-def pack(values: Tensor, width: int, byte: int = 0) -> Tensor:
-    """A stream of `width` bits, at most 8, of each of these integers: of their byte number `byte`, from the lowest."""
+@back_end.computes
+def pack(values: Tensor, width: int) -> Tensor:
+    return _pack(values, width, 0)
+
+
+@back_end.computes
+def pack_codes(codes: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+    return _pack(codes, min(bits, 8), 0), _pack(codes, bits - 8, 1) if bits > 8 else None
+
+
+def _pack(values: Tensor, width: int, byte: int) -> Tensor:
+    """A stream of the lowest `width` bits, at most 8, of byte number `byte` of each of these integers."""
     out = _stream(values.numel(), width)
     function("lognet_pack")(
         values.data_ptr(), values.element_size(), byte, width, values.numel(), out.data_ptr(), torch.get_num_threads()
@@ -148,65 +140,52 @@ def pack(values: Tensor, width: int, byte: int = 0) -> Tensor:
 
 
 def _stream(count: int, width: int) -> Tensor:
-    return torch.empty((count * width + 7) // 8, dtype=torch.uint8)
+    return torch.empty(packed_bytes(count, width), dtype=torch.uint8)
 
 
-def unpack(stream: Tensor, width: int, total: int, start: int = 0, count: int | None = None) -> Tensor:
-    """Values `start` .. of a packed stream of `total` ones, flat uint8; `start` a multiple of 8."""
-    count = total - start if count is None else count
+@back_end.computes
+def unpack(stream: Tensor, width: int, count: int, start: int = 0) -> Tensor:
+    check_start(start)
     out = torch.empty(count, dtype=torch.uint8)
     threads = torch.get_num_threads()
-    function("lognet_unpack")(stream.data_ptr(), width, total, start, count, out.data_ptr(), threads)
+    function("lognet_unpack")(stream.data_ptr(), width, start + count, start, count, out.data_ptr(), threads)
     return out
 
 
-def unpack_codes(
-    low: Tensor, high: Tensor | None, bits: int, total: int, start: int = 0, count: int | None = None
-) -> Tensor:
-    """Codes `start` .. of the planes of `total` weights, flat int32; `start` a multiple of 8."""
-    count = total - start if count is None else count
+@back_end.computes
+def unpack_codes(low: Tensor, high: Tensor | None, bits: int, count: int, start: int = 0) -> Tensor:
+    check_start(start)
     out = torch.empty(count, dtype=torch.int32)
-    threads = torch.get_num_threads()
-    function("lognet_unpack_codes")(low.data_ptr(), pointer(high), bits, total, start, count, out.data_ptr(), threads)
+    end, threads = start + count, torch.get_num_threads()
+    function("lognet_unpack_codes")(low.data_ptr(), pointer(high), bits, end, start, count, out.data_ptr(), threads)
     return out
 
 
-def product(
+@back_end.computes
+def linear(
+    x: Tensor,
     low: Tensor,
     high: Tensor | None,
     sign: Tensor,
-    bits: int,
-    rungs: Tensor,
     scale: Tensor,
-    octaves: bool,
-    shape: tuple[int, int],
-    x: Tensor,
-    batch: int,
+    bits: int,
+    base_precision: float,
+    out_features: int,
     bias: Tensor | Codes | None = None,
 ) -> Tensor:
-    """x times the transpose of the weight that the planes hold, float32 (batch, rows): no weight is written down.
-
-    Equal to ``x @ decoded.T`` but for roundings: those of the sums, in an order that depends on the columns alone, and
-    at most two more a weight. So an entry is off by at most ``(columns + 8) * 2^-24`` of the sum of the products' sizes.
-
-    Args:
-        low, high, sign, bits, rungs, scale: as for `decode`.
-        octaves: whether the ladder has 2^(bits - 3) rungs to the octave, for which there is a short cut.
-        shape: (rows, columns) of the weight.
-        x: float32, contiguous, of `batch` times `columns` numbers in any shape.
-        bias: what to add to every row of the result, (rows,): float32 and contiguous, or codes to decode.
-    """
-    rows, columns = shape
+    """The order of its sums depends on the number of columns alone. A ladder of eight octaves has a shorter way."""
+    *leading, columns = x.shape
     added: tuple[int | float | None, ...] = _NO_BIAS
     if isinstance(bias, Tensor):
         added = (bias.data_ptr(), *_NO_BIAS[1:])
     elif bias is not None:
-        b_low, b_high, b_sign, b_bits, b_rungs, b_scale = bias
-        planes = (b_low.data_ptr(), pointer(b_high), b_sign.data_ptr())
+        b_low, b_high, b_sign, b_scale, b_bits, b_precision = bias
+        b_rungs, planes = _rungs(b_bits, b_precision), (b_low.data_ptr(), pointer(b_high), b_sign.data_ptr())
         added = (None, *planes, b_bits, b_rungs.data_ptr(), b_scale.item())
-    out = torch.empty(batch, rows, dtype=torch.float32)
+    rungs, octaves = _rungs(bits, base_precision), ladder(bits, base_precision).by_octaves
+    out = torch.empty(*leading, out_features, dtype=torch.float32)
     function("lognet_product")(
-        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves, rows, columns,
-        x.data_ptr(), batch, *added, out.data_ptr(), torch.get_num_threads(),
+        low.data_ptr(), pointer(high), sign.data_ptr(), bits, rungs.data_ptr(), scale.item(), octaves,
+        out_features, columns, x.data_ptr(), math.prod(leading), *added, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lognet.quant.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
+from lognet.quant.kernels.bitpack import pack, pack_codes, packed_bytes, unpack, unpack_codes
 
 COUNTS = [0, 1, 7, 8, 9, 63, 1000, 1001]
 

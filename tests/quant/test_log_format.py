@@ -7,6 +7,8 @@ from oracles.ladder import float32, nearest_rung, rung
 from lognet import LogFormat
 from lognet.quant import default_base_precision
 from lognet.quant.log_format import ZERO_SIGMA, typical_magnitude
+from lognet.quant.random_bits import random16
+from lognet.quant.rounding import drawn
 
 WIDTHS = range(2, 17)
 
@@ -38,7 +40,9 @@ def test_every_code_decodes_to_the_paper_and_encodes_to_itself(bits, dtype, base
         tolerance = 2e-15 if dtype == torch.float64 else 1.3e-7  # two roundings
         torch.testing.assert_close(values.double(), -expected if negative else expected, rtol=tolerance, atol=0)
         for rounding in ("nearest", "stochastic"):
-            assert torch.equal(ladder.encode(values.abs(), scale, rounding, key=3), k.to(torch.int32))
+            assert torch.equal(
+                ladder.encode(values.abs(), scale, drawn(rounding, len(values), key=3)), k.to(torch.int32)
+            )
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
@@ -67,14 +71,14 @@ def test_saturation_at_both_ends():
     ladder, scale = LogFormat(8), torch.tensor(1.0)
     x = torch.tensor([3.0, 1e30, 1.0, 1e-5, 0.0])
     assert ladder.encode(x, scale).tolist() == [0, 0, 0, 255, 255]
-    assert ladder.encode(x, scale, "stochastic").tolist() == [0, 0, 0, 255, 255]
+    assert ladder.encode(x, scale, random16(len(x), key=0)).tolist() == [0, 0, 0, 255, 255]
 
 
 @pytest.mark.parametrize("position", [0.1, 3.5, 100.93])
 def test_stochastic_rounding_is_unbiased_and_takes_only_the_two_neighbours(position):
     ladder, n = LogFormat(8), 200_000
     x = torch.full((n,), math.exp(-position * ladder.base_precision), dtype=torch.float64)
-    k = ladder.encode(x, torch.tensor(1.0), "stochastic", key=11)
+    k = ladder.encode(x, torch.tensor(1.0), random16(n, key=11))
     assert set(k.tolist()) == {math.floor(position), math.floor(position) + 1}
     p = position - math.floor(position)
     assert k.double().mean().item() == pytest.approx(position, abs=5 * math.sqrt(p * (1 - p) / n))

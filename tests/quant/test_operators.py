@@ -10,7 +10,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import lognet
 from lognet import LogTensor
-from lognet.quant import kernels, operators
+from lognet.quant import kernels
 
 BITS = [2, 5, 8, 11, 16]
 pytestmark = pytest.mark.skipif(kernels.backend() == "reference", reason="no native kernels here")
@@ -42,8 +42,8 @@ def operations(function, *inputs):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_the_operation_is_what_torch_asks_of_one(bits):
-    torch.library.opcheck(operators.decode, arguments(weights(61, bits)))
-    torch.library.opcheck(operators.decode, arguments(weights(61, bits), 16, 20))
+    torch.library.opcheck(torch.ops.lognet.decode.default, arguments(weights(61, bits)))
+    torch.library.opcheck(torch.ops.lognet.decode.default, arguments(weights(61, bits), 16, 20))
 
 
 @pytest.mark.parametrize("backend", ["reference", kernels.backend()])
@@ -52,7 +52,7 @@ def test_the_operation_is_what_torch_asks_of_one(bits):
 def test_it_reads_any_window_with_and_without_kernels(backend, bits, start, count):
     w = weights(61, bits)
     with kernels.use(backend):
-        values = operators.decode(*arguments(w, start, count))
+        values = torch.ops.lognet.decode(*arguments(w, start, count))
     assert torch.equal(values, w.dequantize()[start : None if count is None else start + count])
 
 
@@ -93,7 +93,7 @@ def product_arguments(x, w):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_the_product_is_what_torch_asks_of_an_operation(bits):
-    torch.library.opcheck(operators.linear, product_arguments(torch.randn(3, 40), matrix(bits)))
+    torch.library.opcheck(torch.ops.lognet.linear.default, product_arguments(torch.randn(3, 40), matrix(bits)))
 
 
 @pytest.mark.parametrize("backend", ["reference", kernels.backend()])
@@ -102,7 +102,7 @@ def test_the_product_is_what_torch_asks_of_an_operation(bits):
 def test_a_product_with_and_without_kernels_and_with_strides(backend, bits, rows):
     w, x = matrix(bits), torch.randn(40, rows).T
     with kernels.use(backend):
-        y = operators.linear(*product_arguments(x, w))
+        y = torch.ops.lognet.linear(*product_arguments(x, w))
     torch.testing.assert_close(y, x @ w.dequantize().T)
 
 
@@ -173,7 +173,7 @@ def test_a_graph_kept_on_disk_is_for_one_back_end_and_one_lognet(monkeypatch):
 
 def test_lognet_can_be_imported_again():
     code = (
-        "import importlib, sys, torch, lognet; importlib.reload(lognet.quant.operators)\n"
+        "import importlib, sys, torch, lognet; importlib.reload(lognet.quant.kernels.codes)\n"
         "for name in [n for n in sys.modules if n.split('.')[0] == 'lognet']: del sys.modules[name]\n"
         "del lognet; import gc; gc.collect(); import lognet; gc.collect()\n"
         "w = lognet.LogTensor.from_float(torch.randn(5)); s = w._storage\n"

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lognet import LogFormat
-from lognet.quant.bitpack import pack, pack_codes
 from lognet.quant.kernels import backend, native, use
+from lognet.quant.kernels.bitpack import pack, pack_codes
 
 SHAPES = [
     (0, 8),
@@ -55,15 +55,14 @@ class Weight:
         self.values = torch.where(negative, -magnitude, magnitude)
 
     def codes(self):
-        rungs = self.format.unit_rungs(torch.float32, self.low)
-        return self.low, self.high, self.sign, self.format.bits, rungs, self.scale
+        return self.low, self.high, self.sign, self.scale, self.format.bits, self.format.base_precision
 
-    def product(self, x, octaves=True, bias=None):
-        return native.product(*self.codes(), octaves, self.shape, x.contiguous(), len(x), bias)
+    def product(self, x, bias=None):
+        return native.linear(x.contiguous(), *self.codes(), self.shape[0], bias)
 
 
 def close(y, weight, x):
-    """Within what `native.product` promises, and the rounding of the rungs: one more each."""
+    """Within what `codes.linear` promises, and the rounding of the rungs: one more each."""
     exact, sizes = x.double() @ weight.values.T, x.double().abs() @ weight.values.abs().T
     return bool(((y.double() - exact).abs() <= (weight.shape[1] + 10) * 2.0**-24 * sizes).all())
 
@@ -90,7 +89,7 @@ def test_every_width_and_shape(level, bits):
 def test_other_ladders(level, bits, base_precision):
     weight, x = Weight(bits, (9, 64), base_precision), vectors(3, 64)
     with use(level):
-        assert close(weight.product(x, octaves=False), weight, x)
+        assert close(weight.product(x), weight, x)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -100,7 +99,7 @@ def test_a_bias_is_added_to_the_sums(level, bits):
     with use(level):
         for rows, columns in ((1, 8), (5, 15), (131, 40), (7, 0)):
             weight, bias = Weight(8, (rows, columns)), Weight(bits, (rows,), scale=0.7)
-            values = native.decode(*bias.codes(), rows)
+            values = native.decode(*bias.codes(), rows, 0, rows)
             for batch in (0, 1, 2, 5):
                 x = vectors(batch, columns)
                 expected = weight.product(x) + values

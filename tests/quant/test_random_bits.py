@@ -82,7 +82,7 @@ def test_a_key_in_a_tensor_is_the_same_key(key):
     assert torch.equal(random_bools(100, key_tensor(key)), random_words(100, key) >= 2**31)
 
 
-def test_halves_are_those_of_the_documented_words():
+def test_16_bits_are_those_of_the_documented_words():
     words = random_words(64, 5).tolist()
     place = lambda i: (i // 32 * 16 + i % 16, i % 32 // 16)
     expected = [words[word] >> 16 * upper & 0xFFFF for word, upper in map(place, range(100))]
@@ -92,7 +92,7 @@ def test_halves_are_those_of_the_documented_words():
         assert random16(100 - start, 5, start).tolist() == expected[start:]
 
 
-def test_halves_are_uniform_and_unrelated_to_their_neighbours():
+def test_16_bits_are_uniform_and_unrelated_to_their_neighbours():
     n, cells = 400_000, 64
     for key in (0, 1, mix64(0, 1, 2)):
         h = random16(n, key).double()

@@ -7,7 +7,7 @@ import torch
 
 from lognet.quant import LogFormat
 from lognet.quant.random_bits import random16
-from lognet.quant.ratios import NEAREST, inverse_rungs, next_rung, rungs_for_ratio, spacing
+from lognet.quant.ratios import inverse_rungs, next_rung, rungs_for_ratio, spacing
 
 SPACINGS = [math.log(2) * 2.0 ** (3 - bits) for bits in (4, 6, 8, 10, 12, 16)] + [0.001, 0.013, 0.3]
 
@@ -35,7 +35,7 @@ def test_the_mean_is_the_ratio(step, ratio):
 @pytest.mark.parametrize("step", SPACINGS)
 def test_moves_grow_with_the_ratio(step):
     ratios = torch.linspace(0, 4, 100_001)
-    down = rungs_for_ratio(ratios, step, NEAREST)
+    down = rungs_for_ratio(ratios, step)
     assert (down.diff() <= 0).all()
     assert down[0] * step > 60  # beyond any ladder that float32 holds, and no overflow
 
@@ -55,7 +55,7 @@ def test_nearest_is_nearest_in_value(step):
     for k in range(5):
         middle = (math.exp(-k * step) + math.exp(-(k + 1) * step)) / 2
         ratios = torch.tensor([middle * 1.003, middle * 0.997])
-        assert rungs_for_ratio(ratios, step, NEAREST).tolist() == [k, k + 1]
+        assert rungs_for_ratio(ratios, step).tolist() == [k, k + 1]
 
 
 @pytest.mark.parametrize(("bits", "step"), [(2, None), (4, 0.3), (8, None), (10, None), (12, 0.001), (16, None)])

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...quant.tracing import tracing
 from ...tensor import functional
 from ...tensor.autocast import autocast_dtype
 from ...tensor.autograd import in_transform
@@ -173,7 +174,7 @@ class Products:
     def choose(self, x: Tensor) -> RealProduct:
         """The fastest that takes x: complex numbers are neither of half precision nor compiled nor transformed."""
         suits = x.dtype in (torch.float32, torch.float64) and autocast_dtype(x.device) is None
-        return self.best if suits and not torch.compiler.is_compiling() and not in_transform() else self.real
+        return self.best if suits and not tracing() and not in_transform() else self.real
 
 
 @lru_cache(maxsize=64)

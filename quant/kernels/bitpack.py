@@ -6,8 +6,8 @@ Layout of n codes of B bits (little-endian bit streams; value i of width w occup
     B >  8    low : the low 8 bits, one byte a code
               high: the high B - 8 bits of every code, one stream
 
-Whole bytes stay byte-addressable because that is what a table lookup and a vector load want; only the rest is
-squeezed. Eight values of width w are exactly w bytes, so everything below works on groups of eight.
+Whole bytes stay byte-addressable because a table lookup and a vector load need that. Only the other bits are packed. Eight
+values of width w are exactly w bytes, so everything below works on groups of eight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .kernels import native
+from .dispatch import operation
 
 
 def packed_bytes(count: int, width: int) -> int:
@@ -27,12 +27,18 @@ def packed_bytes(count: int, width: int) -> int:
     return (count * width + 7) // 8
 
 
-def _padded(flat: Tensor, row: int, dtype: torch.dtype) -> Tensor:
-    """`flat` in rows of `row`, the last one filled with zeros."""
+def check_start(start: int) -> None:
+    """Raise ValueError unless every plane has a byte boundary at the weight `start`."""
+    if start % 8:
+        raise ValueError(f"start must be a multiple of 8, got {start}")
+
+
+def _padded(flat: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """`flat` as a matrix with rows of `length` numbers, the last one filled with zeros."""
     count = flat.numel()
-    if count % row == 0:
-        return flat.to(dtype).view(-1, row)
-    padded = torch.zeros((count + row - 1) // row, row, dtype=dtype, device=flat.device)
+    if count % length == 0:
+        return flat.to(dtype).view(-1, length)
+    padded = torch.zeros((count + length - 1) // length, length, dtype=dtype, device=flat.device)
     padded.view(-1)[:count] = flat
     return padded
 
@@ -41,6 +47,7 @@ def _shifts(count: int, step: int, dtype: torch.dtype, device: torch.device) -> 
     return torch.arange(0, count * step, step, dtype=dtype, device=device)
 
 
+@operation(tensors=1)
 def pack(values: Tensor, width: int) -> Tensor:
     """Pack integers in [0, 2^width), any shape, into a flat uint8 stream of `packed_bytes(numel, width)` bytes.
 
@@ -48,8 +55,6 @@ def pack(values: Tensor, width: int) -> Tensor:
     [33, 67]
     """
     flat = values.reshape(-1)
-    if native.serves(flat):
-        return native.pack(flat, width)
     if width == 8:
         return flat.to(torch.uint8, copy=True)  # never the caller's own memory
     if 8 % width == 0:  # whole values in every byte: stay in bytes
@@ -61,17 +66,20 @@ def pack(values: Tensor, width: int) -> Tensor:
     return stream.reshape(-1)[: packed_bytes(flat.numel(), width)].clone()
 
 
-def unpack(stream: Tensor, width: int, count: int) -> Tensor:
-    """The first `count` values of a `pack`ed stream, as a flat uint8 tensor.
+@operation(tensors=1)
+def unpack(stream: Tensor, width: int, count: int, start: int = 0) -> Tensor:
+    """The values `start` .. `start + count - 1` of a `pack`ed stream, as a flat uint8 tensor.
+
+    `start` must be a multiple of 8, where the stream has a byte boundary.
 
     >>> unpack(pack(torch.tensor([5, 0, 7]), 3), 3, 3).tolist()
     [5, 0, 7]
     """
-    if native.serves(stream):
-        return native.unpack(stream, width, count)
+    check_start(start)
+    first = start // 8 * width
     if width == 8:
-        return stream[:count].clone()
-    used = stream[: packed_bytes(count, width)]
+        return stream[first : first + count].clone()
+    used = stream[first : first + packed_bytes(count, width)]
     if 8 % width == 0:
         values = used.unsqueeze(1) >> _shifts(8 // width, width, torch.uint8, stream.device)
         return values.bitwise_and_(2**width - 1).reshape(-1)[:count]
@@ -81,29 +89,16 @@ def unpack(stream: Tensor, width: int, count: int) -> Tensor:
     return values.to(torch.uint8).reshape(-1)[:count]
 
 
+@operation(tensors=1)
 def pack_codes(codes: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
     """Pack codes in [0, 2^bits), bits 1 to 16, into the planes `(low, high)`; `high` is None up to 8 bits."""
     if bits <= 8:
         return pack(codes, bits), None
-    if native.serves(flat := codes.reshape(-1)):
-        return native.pack(flat, 8), native.pack(flat, bits - 8, byte=1)
     return pack(codes & 0xFF, 8), pack(codes >> 8, bits - 8)
 
 
+@operation(tensors=2)
 def unpack_codes(low: Tensor, high: Tensor | None, bits: int, count: int, start: int = 0) -> Tensor:
-    """The codes `start` .. `start + count - 1` of the planes, as a flat int32 tensor.
-
-    `start` must be a multiple of 8, where every plane has a byte boundary.
-    """
-    if start % 8:
-        raise ValueError(f"start must be a multiple of 8, got {start}")
-
-    if native.serves(low, high):
-        return native.unpack_codes(low, high, bits, start + count, start, count)
-
-    def window(plane: Tensor, width: int) -> Tensor:
-        return unpack(plane[start // 8 * width :], width, count).to(torch.int32)
-
-    if high is None:
-        return window(low, bits)
-    return window(low, 8) + (window(high, bits - 8) << 8)
+    """The codes `start` .. `start + count - 1` of the planes, as a flat int32 tensor; `start` is a multiple of 8."""
+    codes = unpack(low, min(bits, 8), count, start).to(torch.int32)
+    return codes if high is None else codes + (unpack(high, bits - 8, count, start).to(torch.int32) << 8)
