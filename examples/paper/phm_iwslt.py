@@ -13,7 +13,7 @@ from common.iwslt import EOS, PAD
 from common.loop import main
 from common.optimizers import Preset
 from common.translation import TranslationRecipe, beam_search
-from lognet.nn import PHMTransformer
+from lognet import PHM, compress
 
 
 class Translator(nn.Module):
@@ -23,8 +23,8 @@ class Translator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        shape = (width, heads, n, layers, layers, feed_forward, dropout)
-        self.transformer = PHMTransformer(*shape, batch_first=True)
+        dense = nn.Transformer(width, heads, layers, layers, feed_forward, dropout, batch_first=True)
+        self.transformer, _ = compress(dense, PHM(n), min_parameters=0)
         self.dropout = nn.Dropout(dropout)
 
     def encode(self, source):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn.checks import check_count
 from ..nn.kronecker.factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from ..nn.kronecker.phm import PHMLinear
-from ..nn.sizes import check_count
 from ..tensor.log_tensor import LogTensor
 from ..tensor.storage import check_finite
 from .factorizations import Factorization
@@ -54,9 +54,9 @@ def compress(
 
     Raises:
         ValueError: a pattern that matches no layer, an entry that has no replacement for a layer that it names, sizes
-            that n does not divide, an LSTM with proj_size, an attention with add_bias_kv or add_zero_attn, a
-            higher-order Word2KetXS with from_weights, an embedding with max_norm, sparse or scale_grad_by_freq, NaN or
-            infinity in a weight, LogTensor parameters. Nothing is changed then.
+            that n does not divide, from_weights with a higher-order Word2KetXS or a shared rule of PHM, an embedding
+            with max_norm, sparse or scale_grad_by_freq, NaN or infinity in a weight, LogTensor parameters. Nothing is
+            changed then.
         TypeError: a spec of another kind.
 
     Source: "Shapeshifter", section 4.3 (replace); Van Loan and Pitsianis 1993 (nearest sums).
@@ -222,13 +222,16 @@ def _embedding_pairs(new: Any, old: nn.Embedding) -> Pairs:
 
 
 def _attention_pairs(new: Any, old: nn.MultiheadAttention) -> Pairs:
+    targets = (new.qkv_proj,) if new.fused else (new.q_proj, new.k_proj, new.v_proj)
     if old.in_proj_weight is not None:
-        weights = old.in_proj_weight.chunk(3)
+        weights = old.in_proj_weight.chunk(len(targets))
     else:
         weights = (old.q_proj_weight, old.k_proj_weight, old.v_proj_weight)
-    targets = (new.q_proj, new.k_proj, new.v_proj)
+    if old.bias_k is not None:
+        new.bias_k.copy_(old.bias_k)
+        new.bias_v.copy_(old.bias_v)
     if old.in_proj_bias is not None:
-        for target, bias in zip(targets, old.in_proj_bias.chunk(3), strict=True):
+        for target, bias in zip(targets, old.in_proj_bias.chunk(len(targets)), strict=True):
             target.bias.copy_(bias)
         new.out_proj.bias.copy_(old.out_proj.bias)
     yield from zip(targets, weights, strict=True)
@@ -249,7 +252,9 @@ def _recurrent_pairs(new: Any, old: nn.LSTM | nn.GRU) -> Pairs:
             getattr(new, f"bias_ih_{suffix}").copy_(bias_ih)
         for side, layers in (("ih", new.input_layers), ("hh", new.hidden_layers)):
             gates: Any = layers[i]
-            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(new.gates), strict=True)
+            yield from zip(gates, getattr(old, f"weight_{side}_{suffix}").chunk(len(gates)), strict=True)
+        if old.proj_size:
+            yield new.projections[i][0], getattr(old, f"weight_hr_{suffix}")
 
 
 _PAIRS: dict[type[nn.Module], Callable[..., Pairs]] = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import nn
 
-from ..nn.kronecker.phm import PHMLinear
-from ..nn.kronecker.phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
-from ..nn.kronecker.phm_transformer import KroneckerMultiheadAttention, PHMMultiheadAttention
+from ..nn.kronecker.attention import KroneckerMultiheadAttention, PHMMultiheadAttention
+from ..nn.kronecker.phm import PHMLinear, Rule
+from ..nn.kronecker.recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 from ..nn.kronecker.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
 from ..nn.kronecker.word2ket import Word2KetXSEmbedding
 
@@ -60,6 +60,8 @@ class PHM:
 
     Args:
         n: at least 1; a layer of dimension n has about 1/n of the parameters.
+        rule: as in `PHMLinear`: None, "hamilton" or a tensor. All layers share a rule that is an `nn.Parameter`.
+        fused: as in `PHMMultiheadAttention` and `PHMLSTM`: one PHM for all projections of an input, or all gates.
 
     >>> import lognet
     >>> model, report = lognet.compress(nn.Sequential(nn.Linear(64, 64)), {nn.Linear: PHM(n=4)})
@@ -68,11 +70,15 @@ class PHM:
     """
 
     n: int
+    rule: Rule = field(default=None, repr=False, compare=False)
+    fused: bool = False
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
         """See `Factorization.replacement`."""
+        options = {"rule": self.rule, **options}
         if isinstance(layer, nn.Linear):
             return PHMLinear(layer.in_features, layer.out_features, self.n, layer.bias is not None, **options)
+        options["fused"] = self.fused
         if isinstance(layer, nn.MultiheadAttention):
             return PHMMultiheadAttention(layer.embed_dim, layer.num_heads, self.n, **_of(layer), **options)
         if isinstance(layer, nn.LSTM):
@@ -132,18 +138,9 @@ class Word2KetXS:
 
 
 def _of(layer: nn.MultiheadAttention | nn.LSTM | nn.GRU) -> dict[str, Any]:
-    """The arguments that the replacement takes over, or ValueError for what it does not offer."""
+    """The arguments that the replacement takes over."""
     if isinstance(layer, (nn.LSTM, nn.GRU)):
-        if layer.proj_size:
-            raise ValueError(f"an LSTM with proj_size={layer.proj_size} has no factored replacement; leave it out")
-        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-        return {name: getattr(layer, name) for name in names}
-    if layer.bias_k is not None or layer.add_zero_attn:
-        raise ValueError("an attention with add_bias_kv or add_zero_attn has no factored replacement; leave it out")
-    return {
-        "dropout": layer.dropout,
-        "bias": layer.in_proj_bias is not None,
-        "kdim": layer.kdim,
-        "vdim": layer.vdim,
-        "batch_first": layer.batch_first,
-    }
+        recurrent = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        return {name: getattr(layer, name) for name in recurrent}
+    same = {name: getattr(layer, name) for name in ("dropout", "add_zero_attn", "kdim", "vdim", "batch_first")}
+    return {"bias": layer.in_proj_bias is not None, "add_bias_kv": layer.bias_k is not None, **same}

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
 from ..nn.kronecker.factored import TiedOutput
-from ..nn.kronecker.factored_recurrent import FactoredRNN
+from ..nn.kronecker.recurrent import FactoredRNN
 from ..quant import Quantizer, as_quantizer
 from ..tensor.log_tensor import LogTensor
 from .patterns import Choice, Patterns, check_module, module_names

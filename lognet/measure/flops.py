@@ -14,10 +14,10 @@ from ..nn.algebra.conv import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from ..nn.algebra.linear import AlgebraLinear
 from ..nn.algebra.norm import AlgebraWhitening
 from ..nn.algebra.recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
+from ..nn.kronecker.attention import FactoredMultiheadAttention
 from ..nn.kronecker.factored import FactoredEmbedding, FactoredLinear, TiedOutput
-from ..nn.kronecker.factored_recurrent import FactoredRNN
 from ..nn.kronecker.phm import PHMConv1d, PHMConv2d
-from ..nn.kronecker.phm_transformer import FactoredMultiheadAttention
+from ..nn.kronecker.recurrent import FactoredRNN
 from ..nn.kronecker.sums import multiply_adds
 
 _ATTENTION = (nn.MultiheadAttention, AlgebraMultiheadAttention)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import Algebra, AlgebraGRU, AlgebraLinear, TupleLift
-from ..nn.sizes import check_count
+from ..nn.checks import check_count
 from .parts import Parts
 
 

@@ -38,10 +38,10 @@ class _Block(nn.Module):
 class CifarResNet(nn.Module):
     """The ResNet of appendix D: 128, 256 and 512 real channels for every algebra, and so fewer parameters.
 
-    The paper gives no block counts. Assumed, since they meet its parameter counts (3.64M R, 1.85M C, 0.94M M2R and H,
-    within 2 %): three blocks of 128 channels, a projecting one, one of 256, a projecting one; in algebras of tuples of
-    four or more "the initial convolution has half the original number of channels" is read as 64 tuples, which a 1 x 1
-    convolution brings to 128 real channels.
+    The paper gives no block counts. This model has three blocks of 128 channels, a projecting one, one of 256 and a
+    projecting one, because these meet the paper's parameter counts (3.64M R, 1.85M C, 0.94M M2R and H) within 2 %. In
+    algebras of tuples of four or more, "the initial convolution has half the original number of channels" is read as 64
+    tuples, which a 1 x 1 convolution brings to 128 real channels.
 
     Args:
         algebra: name or `Algebra`.

@@ -1,4 +1,4 @@
-"""What the models of AlgebraNets share: layers of one algebra and width of parameters, and real logits."""
+"""Makes the layers that the models of AlgebraNets share, all over one algebra and of one parameter width."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Parts:
         return max(size, round(channels / size) * size)
 
     def chosen(self, name: str, asked: int | None, default: float) -> int:
-        """A width that the user chose, checked, or the multiple of A nearest to the paper's.
+        """The width that the user chose, checked, or the multiple of A nearest to the paper's width.
 
         Raises:
             ValueError: not a positive multiple of A, naming the argument and the nearest that is.
@@ -62,7 +62,7 @@ class Parts:
         return asked
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """A convolution without bias that keeps the size but for its stride."""
+        """A convolution without bias, padded so that only its stride changes the size of the image."""
         options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
         return AlgebraConv2d(inputs, outputs, kernel, **options, **self.options)
 
@@ -76,6 +76,6 @@ class Parts:
         return ACTIVATIONS[self._activation]()
 
     def logits(self, features: int, classes: int) -> nn.Module:
-        """Real logits: a linear layer to a tuple for each class, then its L2 norm (nothing of the kind for R)."""
+        """Real logits: a linear layer to a tuple for each class, then the L2 norm of each tuple, which R does not need."""
         layer = AlgebraLinear(features, classes * self.algebra.size, **self.options)
         return layer if self.algebra.size == 1 else nn.Sequential(layer, TupleNorm(algebra=self.algebra))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import Algebra, AlgebraEmbedding, AlgebraLinear
-from ..nn.sizes import check_count
+from ..nn.attention import merge_heads, split_heads, weighted
+from ..nn.checks import check_count, check_probability
 from .parts import Parts
 
 
@@ -27,28 +28,23 @@ class _RelativeAttention(nn.Module):
         self.position, self.out = make(width, inner), make(inner, width)
         self.content_bias = nn.Parameter(torch.zeros(heads, 1, head_width, **parts.like))
         self.position_bias = nn.Parameter(torch.zeros(heads, 1, head_width, **parts.like))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = check_probability("dropout", dropout)
 
     def forward(self, x: Tensor, memory: Tensor, distances: Tensor) -> Tensor:
         """x (batch, length, width), memory (batch, past, width), distances (past + length, width), from far to near."""
-        split = lambda t: t.unflatten(-1, (self.heads, self.head_width)).transpose(-3, -2)
         seen = torch.cat([memory, x], 1)
-        q, k, v, r = (
-            split(self.query(x)),
-            split(self.key(seen)),
-            split(self.value(seen)),
-            split(self.position(distances)),
-        )
+        projected = (self.query(x), self.key(seen), self.value(seen), self.position(distances))
+        q, k, v, r = (split_heads(t, self.heads) for t in projected)
         content, position = (q + self.content_bias) @ k.mT, (q + self.position_bias) @ r.mT
         scores = (content + _shifted(position)) / self.head_width**0.5
         length, past = x.shape[1], memory.shape[1]
         future = torch.ones(length, past + length, dtype=torch.bool, device=x.device).triu(past + 1)
-        weights = self.dropout(torch.softmax(scores.masked_fill(future, float("-inf")), -1))
-        return self.out((weights @ v).transpose(1, 2).flatten(-2))
+        dropout = self.dropout if self.training else 0.0
+        return self.out(merge_heads(weighted(scores.masked_fill(future, float("-inf")), v, dropout)[0]))
 
 
 def _shifted(scores: Tensor) -> Tensor:
-    """Scores by distance, far to near, to scores by key: row i moves left by length - 1 - i (what falls in is future)."""
+    """Scores by distance, far to near, to scores by key: row i moves left by length - 1 - i. New entries are future keys."""
     batch, heads, length, keys = scores.shape
     padded = torch.cat([scores.new_zeros(batch, heads, length, 1), scores], -1)
     return padded.view(batch, heads, keys + 1, length)[:, :, 1:].reshape(scores.shape)

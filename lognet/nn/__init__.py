@@ -17,23 +17,15 @@ from .algebra.linear import AlgebraLinear, algebra_linear
 from .algebra.norm import AlgebraBatchNorm1d, AlgebraBatchNorm2d, AlgebraBatchNorm3d, AlgebraWhitening
 from .algebra.recurrent import AlgebraGRU, AlgebraGRUCell, AlgebraLSTM, AlgebraLSTMCell
 from .algebra.tuples import TupleActivation, TupleDropout, TupleLift, TupleNorm, determinant
+from .kronecker.attention import KroneckerMultiheadAttention, PHMMultiheadAttention
 from .kronecker.cost import CostModel, calibrate, cost_model, set_cost_model
 from .kronecker.factored import FactoredEmbedding, FactoredLinear, TiedOutput
 from .kronecker.phm import PHMConv1d, PHMConv2d, PHMLinear, hamilton_rule
-from .kronecker.phm_recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
-from .kronecker.phm_transformer import (
-    KroneckerMultiheadAttention,
-    PHMMultiheadAttention,
-    PHMTransformer,
-    PHMTransformerDecoder,
-    PHMTransformerDecoderLayer,
-    PHMTransformerEncoder,
-    PHMTransformerEncoderLayer,
-)
+from .kronecker.recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 from .kronecker.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
+from .kronecker.sizes import factor_shapes
 from .kronecker.sums import kronecker_linear, kronecker_rows, kronecker_sum, nearest_kronecker_sum
 from .kronecker.word2ket import Word2KetEmbedding, Word2KetXSEmbedding
-from .sizes import factor_shapes
 
 __all__ = [
     "PHMGRU",
@@ -70,11 +62,6 @@ __all__ = [
     "PHMConv2d",
     "PHMLinear",
     "PHMMultiheadAttention",
-    "PHMTransformer",
-    "PHMTransformerDecoder",
-    "PHMTransformerDecoderLayer",
-    "PHMTransformerEncoder",
-    "PHMTransformerEncoderLayer",
     "TiedOutput",
     "TupleActivation",
     "TupleDropout",

@@ -12,7 +12,7 @@ from ..quant.log_format import LogFormat
 from ..quant.random_bits import mix64
 from ..tensor.autocast import autocast_dtype
 from ..tensor.log_tensor import LogTensor
-from ..tensor.parameter import HeldParameter, few_bit_parameter, held_parameters
+from ..tensor.parameter import few_bit_parameter, held_parameters
 
 SEED = 0
 """The seed of the signs of zeros in layers made with ``bits=``: the default of `lognet.wrap`."""
@@ -37,16 +37,6 @@ def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
     for part in module.modules():
         if hasattr(part, "bits"):
             part.bits = bits  # type: ignore[assignment]
-
-
-def make_parameter(x: Tensor, bits: int | None) -> nn.Parameter:
-    """A parameter of x's values: float, or with `bits` the LogTensor that `lognet.wrap` makes of it if it stands alone.
-
-    Raises:
-        ValueError: `bits` given and x on the meta device, or `bits` out of bounds.
-    """
-    held = HeldParameter(nn.Parameter(x))
-    return held.tensor if bits is None else few_bit_parameter(held, LogFormat(bits), mix64(SEED, 0))  # type: ignore[return-value]
 
 
 def check_bits(bits: int | None) -> int | None:

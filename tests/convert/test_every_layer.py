@@ -11,7 +11,6 @@ from lognet import LogTensor, nn
 from lognet.convert import algebraize
 
 ATTENTION = {"embed_dim": 8, "num_heads": 2}
-STACK = {"d_model": 8, "nhead": 2, "n": 4}
 GRU = {"input_size": 8, "hidden_size": 8, "num_layers": 2, "bidirectional": True}
 CONV = {"in_channels": 8, "out_channels": 8, "kernel_size": 3}
 OVER = {"algebra": "H"}
@@ -35,16 +34,11 @@ LAYERS = [
     (nn.PHMConv1d, CONV | {"n": 4, "rule": "hamilton"}),
     (nn.PHMConv2d, CONV | {"n": 4}),
     (nn.PHMGRU, GRU | {"n": 4, "rule": "hamilton", "share_rule": True}),
-    (nn.PHMLSTM, GRU | {"n": 4}),
+    (nn.PHMLSTM, GRU | {"n": 4, "proj_size": 4}),
     (nn.PHMMultiheadAttention, ATTENTION | {"n": 4, "rule": "hamilton", "share_rule": True}),
-    (nn.PHMTransformerEncoderLayer, STACK | {"dim_feedforward": 16, "rule": "hamilton"}),
-    (nn.PHMTransformerDecoderLayer, STACK | {"dim_feedforward": 16}),
-    (nn.PHMTransformerEncoder, STACK | {"num_layers": 2, "dim_feedforward": 16, "share_rule": True}),
-    (nn.PHMTransformerDecoder, STACK | {"num_layers": 2, "dim_feedforward": 16}),
-    (nn.PHMTransformer, STACK | {"num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 16}),
     (nn.KroneckerLinear, {"in_features": 8, "out_features": 8, "rank": 2}),
     (nn.KroneckerEmbedding, {"num_embeddings": 9, "embedding_dim": 8, "rank": 2, "padding_idx": 0}),
-    (nn.KroneckerMultiheadAttention, ATTENTION | {"rank": 2}),
+    (nn.KroneckerMultiheadAttention, ATTENTION | {"rank": 2, "add_bias_kv": True}),
     (nn.KroneckerGRU, GRU | {"rank": 2}),
     (nn.KroneckerLSTM, GRU | {"rank": 2}),
     (nn.LowRankLinear, {"in_features": 8, "out_features": 8, "rank": 2}),

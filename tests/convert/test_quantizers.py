@@ -27,7 +27,6 @@ from lognet.nn import (
     LowRankLinear,
     PHMConv1d,
     PHMLinear,
-    PHMTransformerEncoderLayer,
     TiedOutput,
     Word2KetXSEmbedding,
 )
@@ -197,7 +196,8 @@ def test_attention_keeps_its_masks_and_knows_itself(dtype):
 def test_attention_of_projections_is_its_projections():
     model = lognet.wrap(AlgebraMultiheadAttention(8, 2, algebra="C", add_bias_kv=True), activation=A)
     assert list(quantizers_of(model)) == ["q_proj", "k_proj", "v_proj", "out_proj"]
-    model = lognet.wrap(PHMTransformerEncoderLayer(8, 2, 2, 16), activation=A)
+    model = lognet.compress(nn.TransformerEncoderLayer(8, 2, 16), lognet.PHM(2), min_parameters=0)[0]
+    model = lognet.wrap(model, activation=A)
     attention = [name for name in quantizers_of(model) if name.startswith("self_attn.")]
     assert sorted(attention) == [f"self_attn.{part}_proj" for part in ("k", "out", "q", "v")]
 

@@ -36,8 +36,8 @@ class Algebra:
         multiplies, loads: real multiplications in one product, and numbers loaded for it.
         weight_reuse: output components in which a component of the left factor takes part, on average.
 
-    An algebra need not be associative, commutative or have a unit (`is_associative`, `is_commutative`); layers work all
-    the same, since each multiplies once. `register` makes a new one known by its name.
+    An algebra need not be associative or commutative (`is_associative`, `is_commutative`) or have a unit, because a layer
+    multiplies only once. `register` makes a new one known by its name.
 
     Raises:
         ValueError: a name not registered; an empty table, a negative index, an entry of zero, one given twice, or a
@@ -76,7 +76,7 @@ class Algebra:
 
     @staticmethod
     def of(algebra: str | Algebra) -> Algebra:
-        """The algebra itself, or the one registered under a name: what every layer's `algebra=` goes through."""
+        """The algebra itself, or the one registered under a name. Every layer reads its argument `algebra` by this."""
         return algebra if isinstance(algebra, Algebra) else Algebra(algebra)
 
     @staticmethod
@@ -163,12 +163,12 @@ class Algebra:
                 raise ValueError(f"{name} must have {self.size} components of {self.name} last, got {tuple(x.shape)}")
         t, v = dense(t), dense(v)
         dtype = torch.promote_types(t.dtype, v.dtype)
-        # first the left factor alone: the matrix by which it acts
+        # the matrix by which the left factor acts
         acting = torch.einsum("...l,olr->...or", t.to(dtype), self.structure(dtype, t.device))
         return (acting @ v.to(dtype).unsqueeze(-1)).squeeze(-1)
 
     def expand(self, weight: Tensor) -> Tensor:
-        """The dense real matrix or kernel by which a weight of tuples acts: A * A / multiplies times too large.
+        """The dense real matrix or kernel by which a weight of tuples acts, of A times as many numbers.
 
         Args:
             weight: (out, in, *kernel, A) in tuples.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ...tensor import convolution
 from ...tensor.floats import dense
+from ..checks import check_count, nearest_divisors
 from ..parameters import check_bits, glorot, quantize_parameters_, write_
-from ..sizes import check_count, nearest_divisors
 from .algebras import Algebra, tuples_in
 from .convolve import Size, check_sizes, convolve, form_of
 from .forms import check_layout
@@ -22,7 +22,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _AlgebraConv(Prunable):
-    """What all of them share: sizes, parameters, padding modes."""
+    """The base of all convolutions: sizes, parameters, padding modes."""
 
     over: int
     transposed = False
@@ -86,12 +86,12 @@ class _AlgebraConv(Prunable):
         first, second = self.out_channels // size, self.in_channels // size
         if self.transposed:
             first, second = second, first
-        taps = torch.Size(self.kernel_size).numel()
+        positions = torch.Size(self.kernel_size).numel()
         shape = (first, second // self.groups, *self.kernel_size, size)
-        return glorot(shape, second // self.groups * taps, first // self.groups * taps, device, dtype)
+        return glorot(shape, second // self.groups * positions, first // self.groups * positions, device, dtype)
 
     def reset_parameters(self) -> None:
-        """Draw the weight anew, and set the bias to zero."""
+        """Draw new values of the weight, and set the bias to zero."""
         write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
         if self.bias is not None:
             write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
@@ -106,7 +106,7 @@ class _AlgebraConv(Prunable):
         return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def _sides(self) -> list[int]:
-        """The padding as F.pad wants it: both sides, last dimension first."""
+        """The padding as `F.pad` takes it: both sides, last dimension first."""
         if self.padding == "valid":
             return [0] * 2 * self.over
         if self.padding == "same":

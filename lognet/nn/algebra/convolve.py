@@ -1,4 +1,4 @@
-"""Convolutions over an algebra as functions: each one convolution call, in the form that suits the algebra."""
+"""Convolutions over an algebra as functions. Each makes one convolution call, in the form that suits the algebra."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def algebra_conv_transpose(
 def form_of(algebra: Algebra, tuples: int, transposed: bool = False) -> WeightForm:
     """The form of a convolution with so many input tuples in a group.
 
-    Convolutions of groups of few channels are slow: for depthwise ones, columns of more than two are not worth it.
+    Depthwise convolutions use the dense expansion if columns are higher than two, because groups of few channels are
+    slow.
     """
     columns = columns_of(algebra)
     dense_instead = tuples == 1 and columns.shared and columns.height > 2
@@ -145,7 +146,7 @@ _NEUTRAL = {"stride": (1,), "padding": (0,), "dilation": (1,), "output_padding":
 
 
 def _deep(value: Any, first: int, over: int) -> Any:
-    """An argument for one more dimension, in front, where it does nothing."""
+    """The argument of a convolution with one more dimension, the first, with the neutral value `first` there."""
     if isinstance(value, str):
         return value
     values = [value] if isinstance(value, int) else list(value)
@@ -163,6 +164,6 @@ def check_sizes(input: Tensor, weight: Tensor, algebra: Algebra, in_tuples: int)
     if channel not in (0, 1) or input.shape[channel] != in_tuples * algebra.size:
         raise ValueError(
             f"input must be (batch, channels, *) or (channels, *) with {in_tuples * algebra.size} channels"
-            f" ({in_tuples} tuples of {algebra.size}) and {over} dimensions behind, got {tuple(input.shape)}"
+            f" ({in_tuples} tuples of {algebra.size}) and {over} dimensions after them, got {tuple(input.shape)}"
         )
     check_dtype(input, weight)

@@ -1,8 +1,8 @@
-"""Fast forms: how a layer over an algebra becomes one matrix product or one convolution, read off the structure table.
+"""Fast forms: how a layer over an algebra becomes one matrix product or one convolution, derived from its table.
 
 A weight tuple acts on an activation tuple by a real A x A matrix. In most algebras that matrix falls into *columns*,
-blocks that do not mix: in M_n(R), W . X acts on each column of X alone, and by the same n x n matrix W. So the column
-joins the batch, and the weight multiplies as it is (in the plainest layout, not expanded)::
+blocks that do not mix. In M_n(R), W . X acts on each column of X by the same n x n matrix W. The column therefore
+becomes a dimension of the batch, and the weight needs no expansion::
 
     y[b, c, (o, p)] = sum over (i, m) of W[(o, p), (i, m)] x[b, c, (i, m)]        M_n(R), n columns
     y[b, (o, p)]    = sum over (i, m) of W[(o, p), (i, m)] x[b, (i, m)]           C, H: one column, W the dense expansion
@@ -79,7 +79,7 @@ class Columns:
 def columns_of(algebra: Algebra) -> Columns:
     """Find the columns of an algebra: the classes of components that its table connects.
 
-    A table whose classes are not evenly spread, or not alike, gets one column of all components: the dense expansion.
+    A table whose classes have different sizes or spacings gets one column of all components: the dense expansion.
 
     >>> columns_of(Algebra("M3R")), columns_of(Algebra("H")).columns
     (Columns(rows=3, columns=3, inner=1, shared=True), 1)
@@ -108,7 +108,7 @@ def one_column(algebra: Algebra) -> Columns:
 
 
 class WeightForm:
-    """The rearrangement of a weight of tuples into the matrix or kernel that multiplies, and its adjoint.
+    """The linear map from a weight of tuples to the matrix or kernel that multiplies, and its adjoint.
 
     A `lognet.tensor.forms.Form`.
 
@@ -140,8 +140,8 @@ class WeightForm:
     def expand(self, weight: Tensor) -> Tensor:
         """(out, in, *kernel, A) to (out * height, in * height, *kernel); with own weights, one such for each column.
 
-        These stand one behind the other as groups of a convolution do, or as (columns, in * height, out * height) if
-        `batched`. For M_n(R) and D_N that is a permutation of the weight; for others, its dense expansion in a column.
+        These follow each other as the groups of a convolution do, or are (columns, in * height, out * height) if `batched`.
+        For M_n(R) and D_N that is a permutation of the weight; for others, its dense expansion in a column.
         """
         count, height = self.count, self.columns.height
         out, inputs, *kernel = weight.shape[:-1]
@@ -184,8 +184,8 @@ class WeightForm:
 def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
     """From (tuple, component) order to column-outermost (column, tuple, row) order along `dim`, whose size stays.
 
-    Layers made with ``layout="columns"`` take and give that order; everything that works on each scalar alike
-    (activations, dropout, residual sums) works on both. For one-column algebras (R, C, H) the two are the same.
+    Layers made with ``layout="columns"`` take and return that order. Activations, dropout and residual sums work in both
+    orders, because they treat all scalars alike. For algebras of one column (R, C, H) the two orders are the same.
 
     Args:
         x: any shape, `dim` a multiple of A.
@@ -207,7 +207,7 @@ def from_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
         dim: the dimension of the features.
 
     Raises:
-        ValueError: `dim` has a size that is no multiple of A.
+        ValueError: the size of `dim` is not a multiple of A.
 
     >>> from_columns(to_columns(torch.arange(9), "M3R"), "M3R").tolist()
     [0, 1, 2, 3, 4, 5, 6, 7, 8]

@@ -11,13 +11,13 @@ from ..parameters import check_bits, check_dtype, glorot, quantize_parameters_, 
 from .algebras import Algebra, tuples_in
 from .forms import check_layout
 from .masks import Prunable
-from .products import products_of
+from .multiply import products_of
 
 
 def algebra_linear(
     input: Tensor, weight: Tensor, algebra: str | Algebra, bias: Tensor | None = None, layout: str = "tuples"
 ) -> Tensor:
-    """Every output tuple is the sum over the input tuples of weight . input, as one matrix product (see `products`).
+    """Every output tuple is the sum over the input tuples of weight . input, as one matrix product (see `multiply`).
 
     Args:
         input: (*, in_features), feature = tuple * A + component; column-outermost if ``layout="columns"``.
@@ -123,7 +123,7 @@ class AlgebraLinear(Prunable):
         return glorot((out_tuples, in_tuples, self.algebra.size), in_tuples, out_tuples, device, dtype)
 
     def reset_parameters(self) -> None:
-        """Draw the weight anew, and set the bias to zero."""
+        """Draw new values of the weight, and set the bias to zero."""
         write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
         if self.bias is not None:
             write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))

@@ -13,7 +13,7 @@ from .algebras import Algebra, tuples_in
 
 
 class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """torch's batch norm over whole tuples: every component has statistics, scale and shift of its own."""
+    """torch's batch norm of tuples: each component has its own statistics, scale and shift."""
 
     def __init__(
         self,

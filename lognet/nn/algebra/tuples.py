@@ -1,4 +1,4 @@
-"""What treats a tuple as one thing: dropout, nonlinearities, lifting real inputs to tuples, norms of them."""
+"""Layers that treat a tuple as a whole: dropout, nonlinearities, norms, and the lift of real inputs to tuples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_probability
 from ..parameters import check_bits, quantize_parameters_
 from .algebras import Algebra, tuples_in
 from .forms import columns_of
@@ -68,7 +69,7 @@ class TupleDropout(nn.Module):
     Raises:
         ValueError: p outside [0, 1], or a width that is not a multiple of A.
 
-    Source: AlgebraNets, section 4.3 ("component-wise, not tuple-wise": this is the other one).
+    Source: AlgebraNets, section 4.3 ("component-wise, not tuple-wise"; this layer is tuple-wise).
 
     >>> dropped = TupleDropout(0.5, algebra="H")(torch.ones(100, 8)).view(100, 2, 4)
     >>> bool((dropped == dropped[..., :1]).all())
@@ -77,9 +78,7 @@ class TupleDropout(nn.Module):
 
     def __init__(self, p: float = 0.5, *, algebra: str | Algebra, dim: int = -1) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be a probability, between 0 and 1, got {p}")
-        self.p, self.algebra, self.dim = p, Algebra.of(algebra), dim
+        self.p, self.algebra, self.dim = check_probability("p", p), Algebra.of(algebra), dim
 
     def forward(self, input: Tensor) -> Tensor:
         split, component = split_tuples(input, self.algebra, self.dim)

@@ -1,4 +1,4 @@
-"""One cost model for every factored layer: is the matrix built first, or are the factors applied one by one?
+"""The cost model of all factored layers: it decides whether to build the matrix or to apply the factors one by one.
 
 A matrix W = sum_r A_r (x) B_r with A (rank, a, b) and B (rank, c, d) is *materialised*, W (ac, bd) once and then one
 product with all inputs, or *contracted*, every input with B and then with A or the other way round. Building costs
@@ -57,7 +57,7 @@ class CostModel:
     """Seconds for each unit of work. Only their ratios decide; `calibrate` measures them where it runs.
 
     The defaults were measured on one core of an x86-64 server with AVX-512 in float32. A second core divides the
-    first three alike, so the choice hardly moves.
+    first three alike, so that the choice hardly changes.
 
     Args:
         mac: one multiply-accumulate in a large matrix product.
@@ -93,7 +93,7 @@ _current = DEFAULT
 
 
 def cost_model() -> CostModel:
-    """The model that ``impl="auto"`` asks.
+    """The model by which ``impl="auto"`` decides.
 
     >>> cost_model() == CostModel()
     True
@@ -102,7 +102,7 @@ def cost_model() -> CostModel:
 
 
 def set_cost_model(model: CostModel) -> CostModel:
-    """Make `model` the one that ``impl="auto"`` asks from now on; returns the one before.
+    """Make `model` the one by which ``impl="auto"`` decides; returns the previous one.
 
     Args:
         model: by hand, or from `calibrate`.
@@ -146,7 +146,7 @@ def choose(impl: str, shape: Shape, inputs: int) -> str:
 
 @torch.no_grad()
 def calibrate(device: torch.device | str = "cpu", size: int = 1024, repeats: int = 9) -> CostModel:
-    """Measure a `CostModel` here, in some tenths of a second; give it to `set_cost_model` to use it.
+    """Measure a `CostModel` on this machine, in some tenths of a second; `set_cost_model` puts it to use.
 
     Args:
         device: where the layers run.

@@ -1,11 +1,11 @@
-"""What all factored layers share: a linear layer and an embedding whose matrix is a Kronecker sum of parameters.
+"""The bases of all factored layers: a linear layer and an embedding whose matrix is a Kronecker sum of parameters.
 
-A subclass names its parameters and says, in `factors`, which Kronecker factors they are; everything else is here.
+A subclass makes its parameters and returns them as Kronecker factors in `factors`. The rest is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...quant.tracing import tracing
 from ...tensor.floats import dense
 from ...tensor.recompute import recomputed
-from ..sizes import check_count, check_padding_idx
+from ..checks import check_count, check_padding_idx
 from .cost import check_impl
 from .sums import check_input, kronecker_linear, kronecker_rows, kronecker_sum, plus_bias
 
@@ -69,7 +69,7 @@ class FactoredLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense W (out_features, in_features), built anew each time it is asked for."""
+        """The dense W (out_features, in_features), computed at each access."""
         return kronecker_sum(*self.factors())[: self.out_features, : self.in_features]
 
     def reset_parameters(self) -> None:
@@ -87,8 +87,12 @@ class FactoredLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+MakeLinear = Callable[[int, int], FactoredLinear]
+"""(in_features, out_features) to a layer: how attention and recurrent layers make their parts."""
+
+
 class FactoredEmbedding(nn.Module):
-    """A table (num_embeddings, embedding_dim) that is a sum of Kronecker products, of which only rows are computed.
+    """A table (num_embeddings, embedding_dim) that is a sum of Kronecker products; a lookup computes only its rows.
 
     Shapes: input (*) of integers, output (*, embedding_dim).
 
@@ -136,7 +140,7 @@ class FactoredEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense table (num_embeddings, embedding_dim), built anew each time it is asked for."""
+        """The dense table (num_embeddings, embedding_dim), computed at each access."""
         if self.layer_norm:
             return self.forward(torch.arange(self.num_embeddings, device=self.factors()[0].device))
         table = kronecker_sum(*self.factors())[: self.num_embeddings, : self.embedding_dim]
@@ -171,9 +175,9 @@ class FactoredEmbedding(nn.Module):
         return plus_bias(scores, None if bias is None else dense(bias))
 
     def _normed_logits(self, x: Tensor, bias: Tensor | None, *factors: Tensor) -> Tensor:
-        everything = torch.arange(self.num_embeddings, device=x.device)
-        table = kronecker_rows(everything, factors, self.embedding_dim, layer_norm=True)
-        return nn.functional.linear(x, mask_padding(table, everything, self.padding_idx), bias)
+        all_rows = torch.arange(self.num_embeddings, device=x.device)
+        table = kronecker_rows(all_rows, factors, self.embedding_dim, layer_norm=True)
+        return nn.functional.linear(x, mask_padding(table, all_rows, self.padding_idx), bias)
 
     def _is_padding(self, device: torch.device) -> Tensor:
         return torch.arange(self.num_embeddings, device=device).eq(-1 if self.padding_idx is None else self.padding_idx)
@@ -189,7 +193,7 @@ class TiedOutput(nn.Module):
     Args:
         embedding: any module with a method ``logits(input, bias)``: a factored embedding of this package. It is
             shared, not copied; its parameters are this module's too.
-        bias: a bias of its own for every class, zero at first. Default: False.
+        bias: add a bias (num_embeddings,), zero at first. Default: False.
 
     >>> from lognet.nn import KroneckerEmbedding
     >>> embedding = KroneckerEmbedding(100, 16, rank=2)
@@ -210,7 +214,7 @@ class TiedOutput(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense table (num_embeddings, embedding_dim), built anew each time it is asked for."""
+        """The dense table (num_embeddings, embedding_dim), computed at each access."""
         return self.embedding.weight
 
     def forward(self, input: Tensor) -> Tensor:
@@ -235,5 +239,5 @@ def check_index(index: Tensor, num_embeddings: int) -> None:
 
 
 def mask_padding(rows: Tensor, index: Tensor, padding_idx: int | None) -> Tensor:
-    """Zero, and without gradient, where the index is padding_idx."""
+    """The rows with zeros, which give no gradient, where the index is padding_idx."""
     return rows if padding_idx is None else rows.masked_fill((index == padding_idx).unsqueeze(-1), 0.0)

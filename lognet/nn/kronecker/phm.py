@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ...tensor.log_tensor import LogTensor
 from ...tensor.recompute import recomputed
+from ..checks import check_count, check_divides
 from ..parameters import quantize_parameters_
-from ..sizes import check_count, check_divides
 from .factored import FactoredLinear
 from .sums import check_input, kronecker_sum, nearest_kronecker_sum
 
@@ -86,9 +86,8 @@ class PHMLinear(FactoredLinear):
             its values; an `nn.Parameter` is taken as it is, so that layers given the same one share it.
         train_rule: False keeps A fixed, as a buffer.
         impl: "auto", "materialize" or "contract"; see `lognet.nn.kronecker_linear`.
-        bits: None for float parameters, else each is a LogTensor of so many bits. The zeros of a rule taken from an
-            algebra then stay zero (a ladder has none: they are masked), as they do under `lognet.wrap`; in float they
-            are numbers like others.
+        bits: None for float parameters, or the width of LogTensor parameters. These and `lognet.wrap` mask the zeros of
+            a rule taken from an algebra, because a ladder has no zero; they stay zero. In float they are trained.
         device, dtype: as in `torch.nn.Linear`.
 
     Attributes:
@@ -131,6 +130,7 @@ class PHMLinear(FactoredLinear):
         super().__init__(in_features, out_features, impl)
         factory = {"device": device, "dtype": dtype}
         self.n = check_divides(n, in_features=in_features, out_features=out_features)
+        self._given_rule = isinstance(rule, nn.Parameter)
         _register_rule(self, make_rule(n, rule, train_rule, factory))
         self.S = nn.Parameter(torch.empty(n, out_features // n, in_features // n, **factory))
         self._make_bias(bias, factory)
@@ -138,7 +138,7 @@ class PHMLinear(FactoredLinear):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw S and the bias anew; the rule, which may be shared or given, stays."""
+        """Draw new values of S and the bias. The rule stays, because it may be shared or given."""
         nn.init.normal_(self.S, std=(2 / (self.in_features + self.out_features)) ** 0.5)
         super().reset_parameters()
 
@@ -150,7 +150,7 @@ class PHMLinear(FactoredLinear):
         """The nearest n-term Kronecker sum to `weight` in both A and S.
 
         Raises:
-            ValueError: the rule is fixed.
+            ValueError: the rule is fixed, or was given as a parameter, which other layers may share.
         """
         with torch.no_grad():
             if self.A is None:
@@ -158,6 +158,8 @@ class PHMLinear(FactoredLinear):
                 return self
             if not isinstance(self.A, nn.Parameter):
                 raise ValueError("fit_ moves the rule A too, and train_rule=False keeps it fixed; use train_rule=True")
+            if self._given_rule:
+                raise ValueError("fit_ moves the rule A too, and other layers may share this one; give no parameter")
             n, k, d = self.S.shape
             a, s = nearest_kronecker_sum(weight, (n, n, k, d), n)
             self.A.copy_(a)
@@ -166,7 +168,7 @@ class PHMLinear(FactoredLinear):
 
     @property
     def weight(self) -> Tensor:
-        """The dense H (out_features, in_features), built anew each time it is asked for."""
+        """The dense H (out_features, in_features), computed at each access."""
         return kronecker_sum(*self.factors())
 
     def forward(self, input: Tensor) -> Tensor:
@@ -181,7 +183,7 @@ class PHMLinear(FactoredLinear):
 
 
 class _PHMConv(nn.Module):
-    """What the convolutions share; `_convolve` is torch's function for their number of dimensions."""
+    """The code that `PHMConv1d` and `PHMConv2d` share."""
 
     structural_zeros = ("A",)
     dimensions: int
@@ -244,7 +246,7 @@ class _PHMConv(nn.Module):
         return values
 
     def reset_parameters(self) -> None:
-        """Draw S and the bias anew, with Glorot's variance over the fans of a dense convolution; the rule stays."""
+        """Draw new values of S and the bias, with the Glorot variance of a dense convolution. The rule stays."""
         field = self.S[0, 0, 0].numel()
         fan_in, fan_out = field * self.in_channels // self.groups, field * self.out_channels // self.groups
         nn.init.normal_(self.S, std=(2 / (fan_in + fan_out)) ** 0.5)
@@ -253,13 +255,13 @@ class _PHMConv(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense kernel (out_channels, in_channels / groups, *kernel_size), built anew each time."""
+        """The dense kernel (out_channels, in_channels / groups, *kernel_size), computed at each access."""
         return self._kernel(*((self.S,) if self.A is None else (self.A, self.S)))
 
     def _kernel(self, *factors: Tensor) -> Tensor:
         if len(factors) == 1:
             return factors[0][0]
-        a, s = factors  # the kernel's positions are further columns of S, the least significant ones
+        a, s = factors  # the positions of the kernel are the least significant columns of S
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         return kronecker_sum(a, s.flatten(2)).view(shape)
 
@@ -276,7 +278,7 @@ class _PHMConv(nn.Module):
         return convolve(x, self._kernel(*factors), bias, self.stride, padding, self.dilation, self.groups)
 
     def _sides(self) -> list[int]:
-        """Padding before and behind, last dimension first."""
+        """The padding before and after each dimension, last dimension first, as `F.pad` takes it."""
         if self.padding == "valid":
             return [0] * (2 * self.dimensions)
         if self.padding == "same":
@@ -346,7 +348,7 @@ class PHMConv2d(_PHMConv):
 
 
 def _register_rule(module: nn.Module, rule: Tensor | None) -> None:
-    """A parameter, or where it is fixed a buffer."""
+    """Register A: as a parameter, or as a buffer if it is fixed."""
     if rule is None or isinstance(rule, nn.Parameter):
         module.register_parameter("A", rule)
     else:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_count
 from ..parameters import quantize_parameters_
-from ..sizes import check_count, factor_shapes
 from .factored import FactoredEmbedding, FactoredLinear, check_index, mask_padding
+from .sizes import factor_shapes
 from .sums import nearest_kronecker_sum, truncated_svd
 
 
@@ -22,9 +23,9 @@ class KroneckerLinear(FactoredLinear):
         rank: number of terms. rank = min(ab, cd) can represent any W.
         bias: as in `torch.nn.Linear`.
         sizes: "auto", "divisors" or "padded", how the sides are split; see `lognet.nn.factor_shapes`. "padded" is
-            the paper's way for sides that are no squares.
+            the paper's way for sides that are not squares.
         impl: "auto", "materialize" or "contract"; see `lognet.nn.kronecker_linear`.
-        bits: None for float parameters, else each is a LogTensor of so many bits.
+        bits: None for float parameters, or the width of LogTensor parameters.
         device, dtype: as in `torch.nn.Linear`.
 
     Attributes:
@@ -72,7 +73,7 @@ class KroneckerLinear(FactoredLinear):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw A, B and the bias anew."""
+        """Draw new values of A, B and the bias."""
         variance = 2 / (self.in_features + self.out_features)
         for factor in (self.A, self.B):
             nn.init.normal_(factor, std=(variance / self.rank) ** 0.25)
@@ -83,7 +84,7 @@ class KroneckerLinear(FactoredLinear):
         return self.A, self.B
 
     def fit_(self, weight: Tensor) -> KroneckerLinear:
-        """The nearest sum of `rank` Kronecker products to `weight`."""
+        """Set A and B to the nearest sum of `rank` Kronecker products to `weight`."""
         _fit_two(self.A, self.B, weight)
         return self
 
@@ -138,7 +139,7 @@ class LowRankLinear(FactoredLinear):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw U, V and the bias anew."""
+        """Draw new values of U, V and the bias."""
         variance = 2 / (self.in_features + self.out_features)
         for factor in (self.U, self.V):
             nn.init.normal_(factor, std=(variance / self.rank) ** 0.25)
@@ -149,7 +150,7 @@ class LowRankLinear(FactoredLinear):
         return self.U.t().unsqueeze(2), self.V.unsqueeze(1)
 
     def fit_(self, weight: Tensor) -> LowRankLinear:
-        """The nearest matrix of rank r to `weight`, by its truncated SVD."""
+        """Set U and V to the nearest matrix of rank r to `weight`, by its truncated SVD."""
         _fit_low_rank(self.U, self.V, weight)
         return self
 
@@ -209,7 +210,7 @@ class KroneckerEmbedding(FactoredEmbedding):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw A and B anew."""
+        """Draw new values of A and B."""
         for factor in (self.A, self.B):
             nn.init.normal_(factor, std=self.rank**-0.25)
 
@@ -218,7 +219,7 @@ class KroneckerEmbedding(FactoredEmbedding):
         return self.A, self.B
 
     def fit_(self, weight: Tensor) -> KroneckerEmbedding:
-        """The nearest sum of `rank` Kronecker products to `weight`."""
+        """Set A and B to the nearest sum of `rank` Kronecker products to `weight`."""
         _fit_two(self.A, self.B, weight)
         return self
 
@@ -267,7 +268,7 @@ class LowRankEmbedding(FactoredEmbedding):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw U and V anew."""
+        """Draw new values of U and V."""
         for factor in (self.U, self.V):
             nn.init.normal_(factor, std=self.rank**-0.25)
 
@@ -282,7 +283,7 @@ class LowRankEmbedding(FactoredEmbedding):
         return mask_padding(rows, input, self.padding_idx)
 
     def fit_(self, weight: Tensor) -> LowRankEmbedding:
-        """The nearest matrix of rank r to `weight`, by its truncated SVD."""
+        """Set U and V to the nearest matrix of rank r to `weight`, by its truncated SVD."""
         _fit_low_rank(self.U, self.V, weight)
         return self
 

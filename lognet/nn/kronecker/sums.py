@@ -1,6 +1,6 @@
-"""Sums of Kronecker products: the one core under the PHM, word2ket and Shapeshifter layers.
+"""Sums of Kronecker products: what the PHM, word2ket and Shapeshifter layers compute with.
 
-A matrix is held as `factors`, two or more tensors F_j of shapes (rank, rows_j, columns_j), and stands for
+A matrix is held as `factors`, two or more tensors F_j of shapes (rank, rows_j, columns_j), and represents
 
     W = sum_r F_1[r] (x) F_2[r] (x) ...        of shape (prod rows_j, prod columns_j).
 
@@ -26,7 +26,7 @@ from .cost import Shape, choose
 
 
 def kronecker_sum(*factors: Tensor) -> Tensor:
-    """The matrix that the factors stand for.
+    """The matrix that the factors represent.
 
     Args:
         factors: two or more of shape (rank, rows_j, columns_j), floats or LogTensors.
@@ -61,7 +61,7 @@ def kronecker_linear(
         x: (*, in_features).
         factors: two or more of shape (rank, rows_j, columns_j), floats or LogTensors.
         bias: (out_features,) or None.
-        shape: (out_features, in_features), the part of W that counts, its first rows and columns. Default: all of it.
+        shape: (out_features, in_features): only the first so many rows and columns of W are used. Default: all.
         impl: "materialize" builds W first, "contract" applies the factors one by one, "auto" takes what the cost
             model (`lognet.nn.kronecker.cost`) finds cheaper for the number of inputs.
 
@@ -209,9 +209,9 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _projected(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The same through the eigenvectors of M^T M, many times faster for large matrices.
+    """`truncated_svd` by the eigenvectors of M^T M, which is many times faster for large matrices.
 
-    M V V^T with orthonormal V is as near as the SVD's up to singular values of 1e-8 of the largest, in float64.
+    In float64, M V V^T is as near to M as the SVD's product, up to singular values below 1e-8 of the largest.
     """
     if matrix.shape[0] < matrix.shape[1]:
         u, v = _projected(matrix.T, rank)
@@ -258,7 +258,7 @@ def check_factors(factors: Sequence[Tensor]) -> None:
         raise ValueError(f"factors must be two or more of shape (rank, rows, columns) with one rank, got {shapes}")
 
 
-# Below, factors are dense. More than two are first multiplied, term by term, into two of about equal size.
+# The functions below take dense factors. They first multiply more than two, term by term, into two of about equal size.
 
 
 def _shape(factors: Sequence[Tensor]) -> Shape:
@@ -322,9 +322,9 @@ PreparedLinear = Callable[[Tensor, Tensor | None], Tensor]
 def prepared_linear(
     groups: Sequence[Sequence[Tensor]], shape: tuple[int, int], impl: str, inputs: int
 ) -> PreparedLinear:
-    """One function (x, bias) -> y for several matrices side by side that will see `inputs` vectors in all.
+    """A function (x, bias) -> y for several matrices side by side, which will multiply `inputs` vectors in all.
 
-    What a recurrent layer needs inside `recomputed`: the matrices are built once for all of its steps, or never.
+    Recurrent layers call it inside `recomputed`, so that the matrices are built once for all steps, or never.
 
     Args:
         groups: dense factors of each matrix.
@@ -345,7 +345,7 @@ def prepared_linear(
 
 def _rows(digits: list[Tensor], columns: int, layer_norm: bool, *factors: Tensor) -> Tensor:
     rest = math.prod([f.shape[2] for f in factors[1:]])
-    # columns of the first factor that the crop leaves anything of; a norm over a node needs all of them
+    # the columns of the first factor that reach the first `columns` of the product; a layer norm needs all of them
     used = factors[0].shape[2] if layer_norm else -(-columns // rest)
     tables = [factors[0][..., :used], *factors[1:]]
     leaves = [_gather(table, digit) for table, digit in zip(tables, digits, strict=True)]

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...tensor.recompute import recomputed
+from ..checks import check_count, check_padding_idx
 from ..parameters import quantize_parameters_
-from ..sizes import check_count, check_padding_idx, integer_root
 from .cost import check_impl
 from .factored import FactoredEmbedding, check_index, mask_padding
+from .sizes import integer_root
 from .sums import check_input, nearest_kronecker_sum, tensor_product_tree
 
 
@@ -28,7 +29,7 @@ class Word2KetEmbedding(nn.Module):
         layer_norm: normalise every node of the product tree, as the paper does against steep gradients. The rows
             are then no longer multilinear in the factors, and `inner` and `logits` expand them. Default: False, as
             in the authors' released code.
-        bits: None for a float parameter, else it is a LogTensor of so many bits.
+        bits: None for a float parameter, or the width of a LogTensor parameter.
 
     Attributes:
         v: (num_embeddings, rank * order * q), q the least integer with q^order >= embedding_dim. Normal, of variance
@@ -75,7 +76,7 @@ class Word2KetEmbedding(nn.Module):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw v anew."""
+        """Draw new values of v."""
         nn.init.normal_(self.v, std=self.rank ** (-0.5 / self.order))
 
     def kets(self, input: Tensor) -> Tensor:
@@ -111,14 +112,14 @@ class Word2KetEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense table (num_embeddings, embedding_dim), built anew each time it is asked for."""
+        """The dense table (num_embeddings, embedding_dim), computed at each access."""
         return self(torch.arange(self.num_embeddings, device=self.v.device))
 
     def logits(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         """The table as a tied output layer: (*, embedding_dim) to (*, num_embeddings). It builds the table."""
         check_input(input, bias, (self.num_embeddings, self.embedding_dim))
-        everything = torch.arange(self.num_embeddings, device=self.v.device)
-        return recomputed(partial(self._logits, everything), input, bias, self.v)
+        all_words = torch.arange(self.num_embeddings, device=self.v.device)
+        return recomputed(partial(self._logits, all_words), input, bias, self.v)
 
     def _logits(self, index: Tensor, x: Tensor, bias: Tensor | None, v: Tensor) -> Tensor:
         kets = mask_padding(v, index, self.padding_idx).view(-1, self.rank, self.order, self.q)
@@ -140,7 +141,7 @@ class Word2KetXSEmbedding(FactoredEmbedding):
         layer_norm: normalise every node of the product tree, as the paper does. Rows are then no longer multilinear
             in the factors, and `logits` builds the table. Default: False, as in the authors' released code.
         impl: how `logits`, the tied output layer, computes; see `lognet.nn.kronecker_linear`.
-        bits: None for float parameters, else each is a LogTensor of so many bits.
+        bits: None for float parameters, or the width of LogTensor parameters.
 
     Attributes:
         F1, F2, ...: (rank, t, q) each; t and q are the least integers with t^order >= num_embeddings and
@@ -184,7 +185,7 @@ class Word2KetXSEmbedding(FactoredEmbedding):
         quantize_parameters_(self, bits)
 
     def reset_parameters(self) -> None:
-        """Draw the factors anew."""
+        """Draw new values of the factors."""
         for factor in self.factors():
             nn.init.normal_(factor, std=self.rank ** (-0.5 / self.order))
 

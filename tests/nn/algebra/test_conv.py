@@ -194,7 +194,7 @@ def test_each_component_is_glorot_initialised(name):
         (lambda: nn.AlgebraConvTranspose2d(8, 8, 3, padding_mode="reflect", algebra="H"), "must be 'zeros'"),
         (lambda: nn.AlgebraConvTranspose2d(8, 8, 3, padding="same", algebra="H"), "must be an int or a sequence"),
         (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(1, 4, 5, 5)), "with 8 channels"),
-        (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(8, 5)), "2 dimensions behind"),
+        (lambda: nn.AlgebraConv2d(8, 8, 3, algebra="H")(torch.ones(8, 5)), "2 dimensions after them"),
         (lambda: algebra_conv(torch.ones(1, 4, 5), torch.ones(4, 4), "H"), "1 to 3 kernel"),
         (
             lambda: nn.AlgebraConvTranspose2d(8, 8, 3, stride=2, output_padding=2, algebra="H"),

@@ -10,7 +10,7 @@ from torch import nn
 
 import lognet
 from lognet import LogTensor
-from lognet.nn import PHMLSTM, PHMConv1d, PHMConv2d, PHMLinear, PHMTransformer, hamilton_rule
+from lognet.nn import PHMLSTM, PHMConv1d, PHMConv2d, PHMLinear, PHMMultiheadAttention, hamilton_rule
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6])
@@ -134,7 +134,7 @@ def test_trained_rule_from_an_algebra_keeps_its_zeros_in_bits():
         lambda **o: PHMLinear(8, 12, 4, rule="hamilton", **o),
         lambda **o: PHMConv2d(8, 4, 3, n=4, rule="hamilton", **o),
         lambda **o: PHMLSTM(4, 8, 4, rule="hamilton", share_rule=True, **o),
-        lambda **o: PHMTransformer(8, 2, 4, 1, 1, 12, rule="hamilton", **o),
+        lambda **o: PHMMultiheadAttention(8, 2, 4, rule="hamilton", **o),
     ],
 )
 @pytest.mark.parametrize("init", ["quantize", "uniform"])

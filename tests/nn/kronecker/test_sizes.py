@@ -5,7 +5,8 @@ import math
 import pytest
 
 from lognet.nn import factor_shapes
-from lognet.nn.sizes import check_divides, divisors, integer_root, one_term_rank
+from lognet.nn.checks import check_divides, divisors
+from lognet.nn.kronecker.sizes import integer_root, one_term_rank
 
 
 def test_divisors():

@@ -1,13 +1,13 @@
-"""The products of linear layers over an algebra: which fast form, and the arrangement of activations around it.
+"""How linear layers over an algebra multiply: the choice of a fast form, and the order of activations that it takes.
 
 Real matrices serve every algebra (`RealProduct`, on the forms of `forms`). Where pairs of components multiply as
-complex numbers do, as in C and M_2(C), complex matrices do without any expansion of the weight (`ComplexProduct`).
+complex numbers do, as in C and M_2(C), complex matrices need no expansion of the weight (`ComplexProduct`).
 Quaternions are pairs of complex numbers, ``w = w1 + w2 j``, and
 
     (w1 + w2 j)(x1 + x2 j) = (w1 x1 + w2 (-x2*)) + (w1 x2 + w2 x1*) j        * the complex conjugate
 
-so that the weight row (w1, w2) multiplies two complex vectors made of each activation: the activation doubles rather
-than the weight quadrupling (`QuaternionProduct`).
+so that the weight row (w1, w2) multiplies two complex vectors made of each activation. The activation doubles, and the
+weight does not quadruple (`QuaternionProduct`).
 
 Each takes the weight through a `lognet.tensor.forms.Form`, so that LogTensor weights stay codes in the graph.
 """
@@ -60,7 +60,7 @@ class RealProduct(WeightForm):
         return functional.linear(x, weight, None, form)
 
     def _by_own_weights(self, x: Tensor, weight: Tensor, layout: str, form: Form | None) -> Tensor:
-        """One permutation to (columns, batch, height) and one back: batched products want their operands contiguous."""
+        """A batched product: one permutation to (columns, batch, height), contiguous because that is faster, and one back."""
         n, inner, leading = self.columns.columns, self.columns.inner, x.shape[:-1]
         batch, height = leading.numel(), x.shape[-1] // n
         if layout == "tuples":
@@ -77,7 +77,7 @@ class ComplexProduct(RealProduct):
     """Products of complex matrices, for algebras whose columns are made of complex numbers."""
 
     def expand(self, weight: Tensor) -> Tensor:
-        """(out, in, A) to the complex (out * rows, in * rows): as it lies for C, a permutation for M_n(C)."""
+        """(out, in, A) to the complex (out * rows, in * rows): a view for C, a permutation for M_n(C)."""
         out, inputs, _ = weight.shape
         n = self.columns.height // 2
         matrix = weight.reshape(out, inputs, n, n, 2).transpose(1, 2).reshape(out * n, inputs * n, 2)
@@ -121,7 +121,7 @@ class _Doubled(torch.autograd.Function):
 
 
 def _signs(rows: Tensor) -> Tensor:
-    """Signs of the components in both rows of `_Doubled`; whole rows multiply faster than tuple by tuple."""
+    """Signs of the components in both rows of `_Doubled`, for whole rows, because these multiply faster than tuples."""
     return rows.new_tensor([[1, 1, -1, 1], [1, 1, 1, -1]]).tile(rows.shape[-1] // 4)
 
 
@@ -133,7 +133,7 @@ class QuaternionProduct(RealProduct):
     """Products of quaternions, as pairs of complex numbers."""
 
     def expand(self, weight: Tensor) -> Tensor:
-        """(out, in, 4) to the complex (out, in * 2), as it lies."""
+        """(out, in, 4) to the complex (out, in * 2), a view."""
         return _as_complex(weight.flatten(1))
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
@@ -162,7 +162,7 @@ def _biased(y: Tensor, bias: Tensor | None, columns: Columns, layout: str) -> Te
 
 
 class Products:
-    """The products of an algebra, one of which suits an input."""
+    """The ways to multiply over an algebra: `real`, which takes every input, and `best`, the fastest."""
 
     def __init__(self, algebra: Algebra) -> None:
         self.real = self.best = RealProduct(algebra)
@@ -172,14 +172,14 @@ class Products:
             self.best = ComplexProduct(algebra)
 
     def choose(self, x: Tensor) -> RealProduct:
-        """The fastest that takes x: complex numbers are neither of half precision nor compiled nor transformed."""
+        """The fastest that takes x. Complex numbers do not take half precision, torch.compile or torch.func transforms."""
         suits = x.dtype in (torch.float32, torch.float64) and autocast_dtype(x.device) is None
         return self.best if suits and not tracing() and not in_transform() else self.real
 
 
 @lru_cache(maxsize=64)
 def products_of(algebra: Algebra) -> Products:
-    """The products of an algebra, made once."""
+    """`Products` of an algebra, made once and cached."""
     return Products(algebra)
 
 
