@@ -27,6 +27,7 @@ class AlgebraEmbedding(nn.Embedding):
     Source: AlgebraNets, section 4.3 ("each character [has] a d/4-sized M2(R) embedding which can be thought of as a
     reshaped R^d embedding").
 
+    >>> import torch
     >>> AlgebraEmbedding(10, 8, algebra="H")(torch.tensor([[1, 2]])).shape
     torch.Size([1, 2, 8])
     """
