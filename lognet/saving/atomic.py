@@ -21,6 +21,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str | Callable[
 
     Raises:
         FileNotFoundError: there is no such folder.
+        IsADirectoryError: `path` is a folder.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -32,6 +33,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str | Callable[
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"cannot save to {target}: there is no folder {folder}; create it first")
+    if os.path.isdir(target):
+        raise IsADirectoryError(f"cannot save to {target}: it is a folder; add the name of a file")
     temporary = os.path.join(folder, f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

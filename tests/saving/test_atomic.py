@@ -73,3 +73,10 @@ def test_a_link_stays_a_link(tmp_path):
     write_atomically(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "folder" / "a").read_text() == "new"
+
+
+def test_a_folder_in_place_of_the_file_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder: it is a folder; add the name of a file"):
+        write_atomically(tmp_path / "folder", lambda file: pytest.fail("the content was written"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
