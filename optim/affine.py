@@ -77,18 +77,18 @@ def affine_codes(
 ) -> CodeStep:
     """The affine step on codes: `affine_target`, rounded to one of the two rungs around it.
 
-    With c_k the rung behind the last one over rung k, the weight W is to be multiplied with::
+    With c_k the rung below the last one, divided by rung k, the weight W is to be multiplied with::
 
         W' / W = 1 - (relative + absolute * c_k) * r * sign(W)
 
-    Between the lowest rung and its negative, where W' / W lies within +-exp(eta_0) * c_k, is no zero: such a weight goes to
-    one of the two, drawn so that their mean is W'.
+    Between the lowest rung and its negative there is no zero. A weight whose target lies there, which is where W' / W lies
+    within +-exp(eta_0) * c_k, goes to one of these two, drawn so that their mean is W'.
 
     Args:
         format: the ladder.
         exponent, negative: the codes, int32 and bool.
         r: the clamped direction, floating, same shape.
-        relative, absolute: of `affine_coefficients`, with the rung behind the last one as unit.
+        relative, absolute: of `affine_coefficients`, in units of the rung below the last one.
         sign_crossing: let weights go to the other side of zero; False stops them on the lowest rung.
         random16: None rounds to the nearest rung; random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
             target.

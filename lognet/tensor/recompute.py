@@ -34,15 +34,14 @@ class _Recomputed(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        twice = (
-            torch.is_grad_enabled()
-        )  # create_graph=True: the gradient is differentiated with respect to the saved tensors
+        # with create_graph=True the gradient itself is differentiated, with respect to the saved tensors
+        twice = torch.is_grad_enabled()
         inputs = []
         with torch.enable_grad(), torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():
             for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True):
                 own = t
                 if t is not None and t.is_floating_point():
-                    # a new node of the graph, so that no gradient flows from an input into another of which it was computed
+                    # A view is a new node of the graph. If one input was computed from another, no gradient flows between them.
                     own = dense(t) if isinstance(t, LogTensor) else t.view_as(t)
                 inputs.append(own.detach().requires_grad_() if needed and not twice else own)
             outputs = ctx.function(*inputs)

@@ -1,6 +1,6 @@
 """The structures that Python and the C++ of Madam's step share (see ``steps.cpp``), each described once.
 
-Addresses in them do not keep anything alive: whoever fills one in keeps what it points to.
+An address in a structure does not keep its tensor alive. The code that sets the address must hold the tensor.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_nearest_is_nearest_in_value(step):
 
 
 @pytest.mark.parametrize(("bits", "step"), [(2, None), (4, 0.3), (8, None), (10, None), (12, 0.001), (16, None)])
-def test_the_table_holds_the_rung_behind_the_last_over_each(bits, step):
+def test_the_table_holds_the_rung_below_the_last_divided_by_each(bits, step):
     ladder = LogFormat(bits, step)
     k = torch.arange(2**bits, dtype=torch.float64)
     expected = ((k - 2**bits) * ladder.base_precision).exp()
