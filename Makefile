@@ -47,8 +47,8 @@ test-oldest:  ## the test suite with the oldest supported versions, on PYTHON_OL
 	@$(MAKE) --no-print-directory PYTHON="$(PYTHON_OLDEST)" VENV="$(VENV_OLDEST)" CONSTRAINTS=requirements/oldest.txt test
 
 # These need GCC. They build in copies of the checkout, so that its own build stays. The program is linked to the library by name,
-# so that it loads the copy's. Python is built with -fwrapv, under which no overflow is undefined: hence -fno-wrapv. Tests that
-# start a Python of their own are left out, because that Python does not load the sanitizer.
+# so that it loads the copy's. Python is built with -fwrapv, under which no overflow is undefined: hence -fno-wrapv. The test files
+# must not start a Python of their own, because that Python does not load the sanitizer.
 SANITIZED := build/sanitized
 comma := ,
 define build_sanitized
@@ -64,12 +64,12 @@ define run_sanitized
 	cd $(SANITIZED)/$(1) && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	    $(abspath $(VENV))/bin/python -m pytest -q --capture=sys -k "$(2)" \
-	    tests/quant/test_encoding.py tests/quant/test_kernels.py tests/quant/test_product.py tests/optim/test_native.py
+	    $(addprefix tests/quant/kernels/test_,encoding.py native.py product.py) tests/optim/engines/test_native.py
 endef
 
 test-sanitized: $(VENV)/.installed  ## the native kernels under GCC's sanitizers of memory, undefined behaviour and threads (minutes)
 	$(call build_sanitized,address,-fsanitize=address$(comma)undefined$(comma)float-cast-overflow -fno-sanitize-recover=all)
-	$(call run_sanitized,address,not environment and not without_kernels)
+	$(call run_sanitized,address)
 	$(call build_sanitized,thread,-fsanitize=thread)
 	TSAN_OPTIONS=halt_on_error=1 $(SANITIZED)/thread/sanitized threads
 

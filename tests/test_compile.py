@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles.compiler import COMPILED
+from oracles.compiler import COMPILED, outcomes
 from torch import nn
 
 import lognet
@@ -17,13 +17,7 @@ def test_one_graph_forward_and_backward_equal_to_eager(bits):
     x = torch.randn(5, 6)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(3):
-            results = []
-            for forward in (compiled, model):
-                model.zero_grad()
-                out = forward(x)
-                out.square().sum().backward()
-                results.append([out.detach(), *(p.grad for p in model.parameters())])
-            torch.testing.assert_close(*results)
+            torch.testing.assert_close(*outcomes(model, (compiled, model), x))
             optimizer.step()
 
 
@@ -31,14 +25,8 @@ def test_one_graph_forward_and_backward_equal_to_eager(bits):
 def test_an_embedding_compiles_into_one_graph():
     torch._dynamo.reset()
     model = lognet.wrap(nn.Sequential(nn.Embedding(7, 4, padding_idx=0), nn.Linear(4, 3)))
-    index, grads = torch.tensor([[1, 0, 6]]), []
-    outs = [forward(index) for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager"))]
-    for out in outs:
-        model.zero_grad()
-        out.square().sum().backward()
-        grads.append([p.grad for p in model.parameters()])
-    torch.testing.assert_close(outs[0], outs[1])
-    torch.testing.assert_close(*grads)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(*outcomes(model, (model, compiled), torch.tensor([[1, 0, 6]])))
 
 
 @pytest.mark.parametrize("backend", COMPILED)

@@ -2,10 +2,7 @@
 
 import copy
 import io
-import os
 import re
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -108,65 +105,6 @@ def test_what_keeps_torch_from_moving_a_model_is_an_error_and_loses_nothing():
     assert model.double()[0].weight.dtype == torch.float64
 
 
-# Other processes
-
-SPAWN = """
-import sys, torch, torch.multiprocessing as mp
-import lognet
-from torch import nn
-
-def work(model, x, results):
-    results[0] = model(x).detach()
-    with torch.no_grad():
-        model.bias.fill_(0.05)
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = lognet.wrap(nn.Linear(4, 3), bits=int(sys.argv[1]))
-    expected, x = None, torch.ones(2, 4)
-    with mp.Manager() as manager:
-        for shared in (False, True):
-            if shared:
-                model.share_memory()
-            expected, results = model(x).detach(), manager.dict()
-            process = mp.get_context("spawn").Process(target=work, args=(model, x, results))
-            process.start()
-            process.join()
-            assert process.exitcode == 0
-            assert torch.equal(results[0], expected)
-        assert ((model.bias - 0.05).abs() < 0.001).all(), model.bias  # written by the other process
-"""
-
-
-def test_spawned_workers_get_the_model_and_share_its_memory(tmp_path):
-    script = tmp_path / "spawn.py"
-    script.write_text(SPAWN)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # also where lognet is not installed
-    done = subprocess.run([sys.executable, str(script), "10"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-
-
-READER = """
-import sys, torch, lognet
-model, state = sys.argv[1:]
-w = torch.load(state, weights_only=True)["weight"]
-assert torch.equal(torch.load(model, weights_only=False)(torch.eye(4)), w.dequantize().T)
-assert w.base_precision == 0.0123
-"""
-
-
-def test_a_process_that_has_not_met_the_ladder_reads_pickles(tmp_path):
-    files = [str(tmp_path / name) for name in ("model.pt", "state.pt")]
-    model = nn.Linear(4, 3, bias=False)
-    model.weight = nn.Parameter(LogTensor.from_float(model.weight.detach(), 8, base_precision=0.0123))
-    torch.save(model, files[0])
-    torch.save(model.state_dict(), files[1])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", READER, *files], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-
-
 # Being a tensor
 
 
@@ -189,29 +127,6 @@ def test_comparison_norm_and_format():
     assert float(w[0, 0]) == float(dense[0, 0])
     assert hash(w) == hash(w)
     assert len(w) == 8
-
-
-@pytest.mark.parametrize(
-    ("name", "writes"),
-    [
-        ("xavier_normal_", 1),
-        ("kaiming_normal_", 1),
-        ("zeros_", 1),
-        ("eye_", 1),
-        ("orthogonal_", 2),
-        ("trunc_normal_", 5),
-    ],
-)
-def test_initialisers_write_in_place(name, writes):
-    w = nn.Parameter(LogTensor.from_float(torch.randn(6, 6), scale=4.0))
-    torch.manual_seed(1)
-    getattr(nn.init, name)(w)
-    torch.manual_seed(1)
-    expected = getattr(nn.init, name)(torch.empty(6, 6))
-    lowest = 4.0 / w.format.range
-    error = (w.detach() - expected).abs() - writes * expected.abs() * (w.base_precision / 2 + 1e-5)
-    assert (error <= writes * lowest * 1.001).all()
-    assert float(w.scale) == 4.0
 
 
 # Gradients

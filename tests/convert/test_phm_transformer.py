@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from oracles import kronecker as oracle
+from oracles.attention import dense_twin
 from torch import nn
 
 import lognet
@@ -43,16 +44,8 @@ def densify(module):
                 linear.load_state_dict(values)
                 setattr(parent, name, linear)
             elif isinstance(child, PHMMultiheadAttention):
-                twin = nn.MultiheadAttention(
-                    child.embed_dim, child.num_heads, child.dropout, batch_first=child.batch_first
-                ).double()
-                values = {
-                    "in_proj_weight": torch.cat([p.weight for p in (child.q_proj, child.k_proj, child.v_proj)]),
-                    "in_proj_bias": torch.cat([p.bias for p in (child.q_proj, child.k_proj, child.v_proj)]),
-                    "out_proj.weight": child.out_proj.weight,
-                    "out_proj.bias": child.out_proj.bias,
-                }
-                twin.load_state_dict(values)
+                twin, weights = dense_twin(child)
+                twin.load_state_dict(weights())
                 setattr(parent, name, twin)
     return module
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles.compiler import outcomes
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -325,12 +326,7 @@ def test_a_model_compiles_into_one_graph_for_all_steps():
     compiled, optimizer = torch.compile(model, fullgraph=True, backend="aot_eager"), Madam(model.parameters())
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(3):
-            x, results = torch.randn(5, 6), []
-            for forward in (compiled, model):
-                model.zero_grad()
-                out = forward(x)
-                out.square().sum().backward()
-                results.append([out.detach(), *(p.grad for p in model.parameters())])
+            results = outcomes(model, (compiled, model), torch.randn(5, 6))
             # A graph may sum in another order. The seeds are fixed, and no number lies within its last bits of the
             # middle between two rungs, where this would move it by a whole rung.
             torch.testing.assert_close(*results)

@@ -1,4 +1,4 @@
-"""Compares tensors in everything that a copy must keep."""
+"""Compares tensors in everything that a copy must keep, and the answers of layers with those of torch."""
 
 import torch
 
@@ -24,3 +24,17 @@ def assert_same_dicts(a, b):
     assert a.keys() == b.keys()
     for name, value in a.items():
         (assert_same_dicts if isinstance(value, dict) else assert_same)(value, b[name])
+
+
+def assert_same_answer(ours, theirs, where, tolerance, **options):
+    """Two lists of tensors and Nones are close; or, if torch answered with an error, so did we."""
+    if isinstance(theirs, Exception):
+        refused = isinstance(ours, (TypeError, ValueError))
+        assert refused, f"{where}: torch raises {theirs!r}, this {ours if isinstance(ours, Exception) else 'answers'}"
+        return
+    assert not isinstance(ours, Exception), f"{where}: {ours!r}"
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None), where
+        if a is not None:
+            close = {"rtol": tolerance, "atol": tolerance, **options}
+            torch.testing.assert_close(a, b, **close, msg=lambda message: f"{where}: {message}")

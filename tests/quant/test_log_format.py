@@ -4,9 +4,9 @@ import pytest
 import torch
 from oracles.ladder import float32, nearest_rung, rung
 
-from lognet import LogFormat
+from lognet import LogFormat, LogTensor
 from lognet.quant import default_base_precision
-from lognet.quant.log_format import ZERO_SIGMA, typical_magnitude
+from lognet.quant.log_format import PIECE, ZERO_SIGMA, largest_magnitude, typical_magnitude
 from lognet.quant.random_bits import random16
 from lognet.quant.rounding import drawn
 
@@ -120,3 +120,12 @@ def test_typical_magnitude(dtype):
     assert typical_magnitude(torch.full((9,), 3e4, dtype=dtype)) == pytest.approx(
         3e4, rel=4e-3
     )  # squares overflow half
+
+
+def test_sizes_are_found_in_pieces():
+    x = torch.cat([torch.ones(PIECE), torch.tensor([-7.0, 3.0])])
+    assert largest_magnitude(x) == largest_magnitude(LogTensor.from_float(x)) == 7
+    assert math.isclose(typical_magnitude(x), math.sqrt((PIECE + 58) / (PIECE + 2)), rel_tol=1e-12)
+    assert math.isnan(largest_magnitude(torch.cat([x, torch.tensor([math.nan])])))
+    with pytest.raises(ValueError, match="1 of 1048579 are NaN"):
+        LogTensor.from_float(torch.cat([x, torch.tensor([math.nan])]))

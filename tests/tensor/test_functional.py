@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.graph import saved_bytes
 from torch import nn
 
 import lognet
@@ -116,20 +117,6 @@ def test_second_derivatives(name):
         results.append(torch.autograd.grad(sum(g.pow(2).sum() for g in first), inputs))
     for our, their in zip(*results, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-9, atol=1e-9)
-
-
-def saved_bytes(loss_of):
-    """Bytes of dense floating tensors that the graph of a computation keeps."""
-    kept = {}
-
-    def pack(tensor):
-        if not isinstance(tensor, LogTensor):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = loss_of()
-    return sum(kept.values()), loss
 
 
 @pytest.mark.parametrize(

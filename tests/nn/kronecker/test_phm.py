@@ -139,22 +139,13 @@ def test_trained_rule_from_an_algebra_keeps_its_zeros_in_bits():
 )
 @pytest.mark.parametrize("init", ["quantize", "uniform"])
 def test_wrapping_keeps_the_zeros_of_a_rule_as_bits_do(make, init):
-    torch.manual_seed(0)
-    bits = make(bits=8)
-    torch.manual_seed(0)
+    """That wrapping gives what `bits` gives is held by tests/convert/test_every_layer.py."""
     wrapped = lognet.wrap(make(), bits=8, init=init)
-    rules = 0
-    for (name, ours), theirs in zip(bits.named_parameters(), wrapped.parameters(), strict=True):
-        assert (ours.mask is None) == (theirs.mask is None), name
-        if ours.mask is not None:
-            rules += 1
-            assert torch.equal(theirs.mask, hamilton_rule() != 0)
-            assert torch.equal(ours.mask, theirs.mask)
-        if init == "quantize":
-            assert torch.equal(ours.dequantize().abs(), theirs.dequantize().abs())  # signs of zeros are random
-    assert rules > 0
+    masks = {name: p.mask for name, p in wrapped.named_parameters() if p.mask is not None}
+    assert masks.keys() == {name for name, _ in wrapped.named_parameters() if name.split(".")[-1] == "A"} != set()
+    assert all(torch.equal(mask, hamilton_rule() != 0) for mask in masks.values())
     again = lognet.requantize(wrapped, bits=10)
-    assert sum(p.mask is not None for p in again.parameters()) == rules
+    assert sum(p.mask is not None for p in again.parameters()) == len(masks)
     loss = sum(p.dequantize().square().sum() for p in again.parameters())
     loss.backward()
     lognet.optim.Madam(again.parameters(), lr=0.1).step()

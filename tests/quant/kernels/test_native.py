@@ -1,9 +1,6 @@
 """The native operations against the plain torch ones, which are the specification: equal to the bit."""
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ from lognet import LogTensor
 from lognet.quant import kernels
 from lognet.quant.kernels.bitpack import pack, pack_codes, unpack, unpack_codes
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 127, 128, 129, 251, 1000]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -110,38 +106,3 @@ def test_a_tensor_that_is_traced_or_elsewhere_takes_the_plain_path():
     assert pack.kernel(torch.zeros(3, dtype=torch.int32, device="meta"), 4) is NotImplemented
     with torch._subclasses.FakeTensorMode():
         assert pack.kernel(torch.zeros(3, dtype=torch.int32), 4) is NotImplemented
-
-
-def run(code, **environment):
-    command = [sys.executable, "-W", "always", "-c", "from lognet import LogTensor\nimport torch\n" + code]
-    return subprocess.run(
-        command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True
-    )
-
-
-DECODE = "print(LogTensor.from_float(torch.tensor([1.0, -0.5])).dequantize().tolist())\n"
-
-
-@pytest.mark.parametrize("name", ["reference", "portable"])
-def test_the_environment_names_the_back_end(name):
-    done = run(DECODE + "from lognet.quant import kernels; print(kernels.backend())", LOGNET_KERNELS=name)
-    expected = name if shutil.which("c++") else "reference"
-    assert done.stdout.split("\n")[:2] == ["[1.0, -0.5]", expected], done.stderr
-
-
-def test_a_wrong_name_in_the_environment_is_refused():
-    done = run(DECODE, LOGNET_KERNELS="fast")
-    assert "LOGNET_KERNELS must be one of reference, portable, avx2, avx512, got 'fast'" in done.stderr
-
-
-@pytest.mark.parametrize("stale", [False, True])
-def test_without_kernels_all_works_and_one_warning_says_what_is_lost(stale):
-    hide = (
-        "library.native_digest = lambda: 'other'\n"
-        if stale and BACKENDS[0] == "portable"
-        else "library._FOLDER = library._FOLDER / 'nowhere'\n"
-    )
-    done = run("from lognet.quant.kernels import library\n" + hide + DECODE + DECODE)
-    assert done.stdout == "[1.0, -0.5]\n" * 2
-    assert done.stderr.count("UserWarning: lognet") == 1
-    assert "install a C++ compiler" in done.stderr

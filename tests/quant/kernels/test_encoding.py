@@ -10,7 +10,9 @@ from oracles.ladder import float32, rounded_rung
 from lognet import LogFormat, LogTensor
 from lognet.quant import kernels
 from lognet.quant.kernels.bitpack import pack, pack_codes
-from lognet.quant.random_bits import random16
+from lognet.quant.kernels.codes import signs_of
+from lognet.quant.log_format import PIECE
+from lognet.quant.random_bits import key_from_generator, random16
 from lognet.quant.rounding import drawn
 
 SIZES = [0, 1, 7, 15, 16, 17, 31, 127, 128, 129, 251]
@@ -173,3 +175,15 @@ def test_packing(backend, width):
                 assert torch.equal(pack(codes.bool(), 1), low)
             if width <= 8:
                 assert torch.equal(pack(codes.repeat_interleave(2)[::2], width), low)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize(("bits", "dtype"), [(5, torch.float32), (8, torch.bfloat16), (12, torch.float64)])
+def test_encoding_in_pieces_is_encoding_at_once(bits, dtype, rounding):
+    """Rungs, signs of zeros and random bits, on both sides of the seam."""
+    x = 0.1 * torch.randn(PIECE + 13, dtype=dtype)
+    x[::3] = 0
+    w = LogTensor.from_float(x, bits, scale=0.3, rounding=rounding, generator=torch.Generator().manual_seed(5))
+    key = key_from_generator(torch.Generator().manual_seed(5))
+    assert torch.equal(w.exponent, w.format.encode(x.abs(), w.scale, drawn(rounding, len(x), key)))
+    assert torch.equal(w.signs < 0, signs_of(x, key))

@@ -1,5 +1,9 @@
 """Who computes an operation: the back end of the tensors' device, or the plain function. The meta device stands for a GPU."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,3 +56,24 @@ def test_a_back_end_gets_contiguous_tensors_of_one_device(meta):
 def test_every_function_of_the_native_back_end_is_named_after_an_operation():
     names = {"decode", "encode", "linear", "pack", "pack_codes", "unpack", "unpack_codes"}
     assert set(cpu.functions) == names
+
+
+def test_lognet_can_be_imported_again():
+    code = (
+        "import importlib, sys, torch, lognet; importlib.reload(lognet.quant.kernels.codes)\n"
+        "for name in [n for n in sys.modules if n.split('.')[0] == 'lognet']: del sys.modules[name]\n"
+        "del lognet; import gc; gc.collect(); import lognet; gc.collect()\n"
+        "w = lognet.LogTensor.from_float(torch.randn(5)); s = w._storage\n"
+        "values = torch.ops.lognet.decode(s.low, s.high, s.sign, s.scale, 8, s.format.base_precision, 5, 0, 5)\n"
+        "assert torch.equal(values, w.dequantize())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_lognet_does_not_import_the_compiler():
+    code = (
+        "import sys, torch; had = set(sys.modules); import lognet; assert 'torch._dynamo' not in set(sys.modules) - had"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr

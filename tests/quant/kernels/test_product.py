@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.kernels import native_backends
 
 from lognet import LogFormat
 from lognet.quant.kernels import backend, native, use
@@ -21,21 +22,7 @@ SHAPES = [
     (3, 1024),
     (70, 4096),
 ]
-
-
-def levels():
-    """The native back ends of this machine."""
-    found = []
-    for name in ("portable", "avx2", "avx512"):
-        try:
-            with use(name):
-                found.append(name)
-        except ValueError:
-            continue
-    return found
-
-
-LEVELS = levels()
+LEVELS = native_backends()
 if backend() != "reference":
     assert "portable" in LEVELS
 pytestmark = pytest.mark.skipif(not LEVELS, reason="installed without the native kernels")

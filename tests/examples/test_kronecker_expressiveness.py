@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-PATH = Path(__file__).resolve().parents[1] / "examples" / "kronecker_expressiveness.py"
+PATH = Path(__file__).resolve().parents[2] / "examples" / "kronecker_expressiveness.py"
 
 
 @pytest.fixture(scope="module")
