@@ -136,7 +136,6 @@ class MultiheadAttentionBase(nn.Module):
         return query.dim() == 2
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.embed_dim}, num_heads={self.num_heads}"
         text += "" if self.bias_k is None else ", add_bias_kv=True"
         for name, default in (("dropout", 0.0), ("add_zero_attn", False), ("batch_first", False)):

@@ -222,7 +222,6 @@ class Recurrence(nn.Module):
         return self._leave(data), tuple(self._leave(torch.stack(s)) for s in zip(*finals, strict=True))
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.input_size}, {self.hidden_size}"
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False}
         for name, default in {**defaults, "proj_size": 0}.items():

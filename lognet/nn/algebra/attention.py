@@ -86,5 +86,4 @@ class AlgebraMultiheadAttention(MultiheadAttentionBase):
         return self.q_proj(query), self.k_proj(key), self.v_proj(value)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, algebra={self.algebra}"

@@ -123,7 +123,6 @@ class _AlgebraConv(Prunable):
         return torch.cat([self.algebra.expand(part.transpose(0, 1)).transpose(0, 1) for part in parts])
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.in_channels}, {self.out_channels}, algebra={self.algebra}, kernel_size={self.kernel_size}"
         defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
         for name, default in defaults.items():

@@ -138,7 +138,6 @@ class AlgebraLinear(Prunable):
         return self.algebra.expand(self.weight)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.in_features}, {self.out_features}, algebra={self.algebra}, bias={self.bias is not None}"
         text += "" if self.bits is None else f", bits={self.bits}"
         return text + ("" if self.layout == "tuples" else f", layout={self.layout!r}")

@@ -43,7 +43,6 @@ class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
             )
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return super().extra_repr() + f", algebra={self.algebra}" + ("" if self.bits is None else f", bits={self.bits}")
 
 
@@ -237,7 +236,6 @@ class AlgebraWhitening(nn.Module):
             self.running_cov.lerp_(covariance.to(self.running_cov.dtype), rate)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         text += f", track_running_stats={self.track_running_stats}, algebra={self.algebra}"
         return text + ("" if self.bits is None else f", bits={self.bits}")

@@ -88,7 +88,6 @@ class TupleDropout(nn.Module):
         return (split * scale).reshape(input.shape)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"p={self.p}, algebra={self.algebra}, dim={self.dim}"
 
 
@@ -150,7 +149,6 @@ class TupleActivation(nn.Module):
         return (f(g).unsqueeze(component) * split).reshape(input.shape)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"f={self.f!r}, g={self.g!r}, algebra={self.algebra}, dim={self.dim}"
 
 
@@ -181,7 +179,6 @@ class TupleNorm(nn.Module):
         return torch.linalg.vector_norm(split, dim=component)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"algebra={self.algebra}, dim={self.dim}"
 
 
@@ -252,6 +249,5 @@ class TupleLift(nn.Module):
         return lifted.movedim(-1, self.dim)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         text = f"{self.in_features}, algebra={self.algebra}, dim={self.dim}"
         return text + ("" if self.bits is None else f", bits={self.bits}")

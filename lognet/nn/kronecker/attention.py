@@ -129,7 +129,6 @@ class PHMMultiheadAttention(FactoredMultiheadAttention):
         self.n = n
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, n={self.n}"
 
 
@@ -180,5 +179,4 @@ class KroneckerMultiheadAttention(FactoredMultiheadAttention):
         self.rank = rank
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, rank={self.rank}"

@@ -146,7 +146,6 @@ class _PHM(FactoredRNN):
             self.cell = printed_lstm
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, n={self.n}"
 
 
@@ -241,7 +240,6 @@ class _Kronecker(FactoredRNN):
         self.rank = rank
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, rank={self.rank}"
 
 
