@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class MultiheadAttentionBase(nn.Module):
 
     Args:
         embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first: as in `torch.nn.MultiheadAttention`. A
-            subclass with `add_bias_kv` sets `bias_k` and `bias_v`, each (1, 1, embed_dim).
+            subclass with `add_bias_kv` calls `_add_bias_kv`.
 
     Raises:
         TypeError, ValueError: a size that is not a positive int, a dropout outside 0 to 1.
@@ -49,6 +51,10 @@ class MultiheadAttentionBase(nn.Module):
         self.vdim = embed_dim if vdim is None else check_count("vdim", vdim)
         self.dropout, self.add_zero_attn = check_probability("dropout", dropout), add_zero_attn
         self.batch_first, self.bias_k, self.bias_v = batch_first, None, None
+
+    def _add_bias_kv(self, factory: dict[str, Any]) -> None:
+        row = lambda: nn.Parameter(nn.init.xavier_normal_(torch.empty(1, 1, self.embed_dim, **factory)))
+        self.bias_k, self.bias_v = row(), row()
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value with `embed_dim` features each; their other dimensions stay."""

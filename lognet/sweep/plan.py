@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -294,10 +294,7 @@ class Run:
     def as_json(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "optimizer": self.contender.optimizer,
-            "bits": self.contender.bits,
-            "activation": self.contender.activation,
-            "gradient": self.contender.gradient,
+            **asdict(self.contender),
             "seed": self.seed,
             "settings": self.settings,
             "source": self.source,

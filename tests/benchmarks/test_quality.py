@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.quality import cli, parts, report
 from benchmarks.quality.data import load
-from benchmarks.quality.frechet import frechet_distance, moments
+from benchmarks.quality.gan import frechet_distance, moments
 from benchmarks.quality.parts import FULL, PARTS, Planner, Size, covered, grid_rate, rows, wanted
 from benchmarks.quality.settings import adam, madam, paper
 from benchmarks.quality.statistics import Sample, difference

@@ -38,12 +38,13 @@ class _Terms(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new values of both parameters, and of the bias of a linear layer."""
-        linear = isinstance(self, FactoredLinear)
-        std = (2 / (self.in_features + self.out_features) / self.rank) ** 0.25 if linear else self.rank**-0.25
+        std = self.rank**-0.25
+        if isinstance(self, FactoredLinear):
+            std = (2 / (self.in_features + self.out_features) / self.rank) ** 0.25
         for name in self.pair:
             nn.init.normal_(getattr(self, name), std=std)
-        if linear:
-            super().reset_parameters()  # type: ignore[misc]
+        if isinstance(self, FactoredLinear):
+            FactoredLinear.reset_parameters(self)
 
     @torch.no_grad()
     def fit_(self, weight: Tensor) -> Any:

@@ -279,7 +279,7 @@ def test_errors():
         PHMConv1d(4, 8, 3, 4, groups=3)
     with pytest.raises(ValueError, match="padding_mode must be"):
         PHMConv1d(4, 8, 3, 4, padding_mode="mirror")
-    with pytest.raises(ValueError, match=r"PHMConv2d takes one number or 2, got \(3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"kernel_size must be an int or 2 of them, got \(3, 3, 3\)"):
         PHMConv2d(4, 8, (3, 3, 3), 4)
     with pytest.raises(ValueError, match="bits=8 needs values to quantise, and A is on the meta device"):
         PHMLinear(8, 8, 2, bits=8, device="meta")
