@@ -24,7 +24,7 @@ class Factorization(Protocol):
 
 
 @dataclass(frozen=True)
-class Kronecker:
+class Kronecker(Factorization):
     """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention, LSTM and GRU layers (Shapeshifter).
 
     Args:
@@ -41,12 +41,11 @@ class Kronecker:
     sizes: str = "auto"
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """See `Factorization.replacement`."""
         return _made(layer, _KRONECKER, (self.rank,), {"sizes": self.sizes, **options})
 
 
 @dataclass(frozen=True)
-class PHM:
+class PHM(Factorization):
     """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides.
 
     Args:
@@ -65,13 +64,12 @@ class PHM:
     fused: bool = False
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """See `Factorization.replacement`."""
         fused = {} if isinstance(layer, nn.Linear) else {"fused": self.fused}
         return _made(layer, _PHM, (self.n,), {"rule": self.rule, **fused, **options})
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(Factorization):
     """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline.
 
     Args:
@@ -86,12 +84,11 @@ class LowRank:
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """See `Factorization.replacement`."""
         return _made(layer, _LOW_RANK, (self.rank,), options)
 
 
 @dataclass(frozen=True)
-class Word2KetXS:
+class Word2KetXS(Factorization):
     """word2ketXS for Embedding layers.
 
     Args:
@@ -108,7 +105,6 @@ class Word2KetXS:
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
-        """See `Factorization.replacement`."""
         return _made(layer, {nn.Embedding: Word2KetXSEmbedding}, (self.order, self.rank), options)
 
 

@@ -97,7 +97,6 @@ def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def check_module(model: nn.Module) -> None:
-    """Raise TypeError if it is not a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
 

@@ -29,10 +29,10 @@ class ConvolutionBase(nn.Module):
         self.kernel_size, self.stride = self._each("kernel_size", kernel_size), self._each("stride", stride)
         self.dilation, self.padding_mode = self._each("dilation", dilation), mode
         self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else self._each("padding", padding)
-        strided = padding == "same" and max(self.stride) > 1
-        if strided or (isinstance(padding, str) and padding not in ("same", "valid")):
-            why = f"; padding='same' needs stride 1, got {self.stride}" if strided else f", got {padding!r}"
-            raise ValueError(f"padding must be 'valid', or 'same' at stride 1, or numbers{why}")
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f"padding must be an int, a sequence, 'same' or 'valid', got {padding!r}")
+        if padding == "same" and max(self.stride) > 1:
+            raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
 
     def _each(self, name: str, value: Size) -> tuple[int, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * self.over

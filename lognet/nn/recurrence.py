@@ -164,7 +164,6 @@ class Recurrence(nn.Module):
         return (self.proj_size or self.hidden_size, self.hidden_size)[: self.states]
 
     def _inputs_of(self, name: str) -> int:
-        """Input features of a layer."""
         return self.input_size if name.startswith("l0") else self._state_sizes[0] * self._directions
 
     def _run(self, input: Any, hx: Any) -> tuple[Any, State]:
@@ -230,8 +229,6 @@ class Recurrence(nn.Module):
 
 
 class LSTM(Recurrence):
-    """The base of LSTMs."""
-
     gates, states, cell = 4, 2, staticmethod(lstm)
 
     def forward(
@@ -243,8 +240,6 @@ class LSTM(Recurrence):
 
 
 class GRU(Recurrence):
-    """The base of GRUs."""
-
     gates, states, cell = 3, 1, staticmethod(gru)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:

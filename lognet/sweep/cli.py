@@ -47,7 +47,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags of the sweep."""
     p = _Parser(
         prog="lognet sweep",
         description=DESCRIPTION,
@@ -142,7 +141,6 @@ def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence
 
 
 def sweep(args: argparse.Namespace) -> int:
-    """Carry out a request; returns the exit code."""
     # Check the whole request first, so that an error leaves nothing written.
     tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
     variants = [find_task(task_name(name, model)).name for name in tasks for model in _models(args.model)]
@@ -177,7 +175,6 @@ def _check_networks(runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
 
 
 def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
-    """Train the missing runs and save each one as it finishes."""
     if already:
         kept = f"{already} {'run is' if already == 1 else 'runs are'} kept"
         print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
@@ -209,7 +206,6 @@ def _finish(store: Store) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     try:
         return sweep(parser().parse_args(argv))
     except SweepError as e:

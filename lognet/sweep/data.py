@@ -123,7 +123,6 @@ def own_prose() -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read the user's text, or raise SweepError with the reason."""
     try:
         raw = path.read_bytes()
     except OSError as e:

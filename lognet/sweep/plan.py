@@ -152,7 +152,6 @@ def find_task(name: str) -> Task:
 
 
 def is_task(name: Any) -> bool:
-    """Whether there is a task of that name."""
     try:
         find_task(name)
     except (SweepError, TypeError, AttributeError):
@@ -254,7 +253,6 @@ def _quantizer_name(word: str, name: str) -> str | None:
 
 
 def load(task: str, source: str | None) -> Dataset:
-    """The data of a task; ``source`` is the user's file or folder."""
     if task == "digits":
         return load_digits()
     if task == "text":

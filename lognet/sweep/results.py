@@ -160,7 +160,6 @@ CSV_COLUMNS = (
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """One row a run."""
     out = io.StringIO()
     table = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()

@@ -47,7 +47,6 @@ class CifarRecipe(PictureRecipe):
                 step += 1
 
     def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
-        """Top-1 on the test set, in per cent."""
         mine = slice(self.place.rank, None, self.place.world)
         pairs = zip(self.data.test_x[mine].split(500), self.data.test_y[mine].split(500), strict=True)
         return self.top1(model, pairs, len(self.data.test_y))

@@ -99,7 +99,6 @@ class ImageNetRecipe(PictureRecipe):
 
     @classmethod
     def add_options(cls, parser) -> None:
-        """The side of the pictures."""
         parser.add_argument("--side", type=int, default=224, help="pixels")
 
     def batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,7 +121,6 @@ class ImageNetRecipe(PictureRecipe):
             yield x.to(self.place.device, non_blocking=True), y.to(self.place.device, non_blocking=True)
 
     def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
-        """Top-1 on the validation set, in per cent."""
         size = self.args.batch
         mine = [(i, None) for i in range(self.place.rank, len(self.val), self.place.world)]
         shares = [mine[i : i + size] for i in range(0, len(mine), size)]

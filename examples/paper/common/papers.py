@@ -12,8 +12,6 @@ THESIS = "Panahi's thesis, chapter 4 (Shapeshifter)"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of a paper."""
-
     source: str
     """Paper and table."""
     what: str

@@ -101,7 +101,6 @@ class Recipe:
         raise NotImplementedError
 
     def update(self, networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], batch: Any) -> Tensor:
-        """One training step, and its loss."""
         with self.place.autocast():
             loss = self.loss(networks[0], batch)
         optimizers[0].zero_grad()

@@ -18,13 +18,11 @@ class AlgebraRow:
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """The algebra."""
         super().add_options(parser)  # type: ignore[misc]
         parser.add_argument("--algebra", choices=ALGEBRAS, default="M2R")
 
     @property
     def differs(self) -> str:
-        """The contender, where it is not the paper's."""
         if self.args.bits is not None or self.args.optimizer.startswith("madam"):
             return "the paper trains these networks in float, and without Madam"
         if self.papers_optimizer is None:
@@ -43,13 +41,11 @@ class MadamRow:
 
     @property
     def row_key(self) -> str:
-        """Of the contender's row in Table 1 or 2."""
         bits = "none" if self.args.bits is None else self.args.bits
         return f"madam/{self.task}/{self.args.optimizer.removesuffix('-paper')}/{bits}"
 
     @property
     def differs(self) -> str:
-        """The contender, where it is not the paper's."""
         if self.args.optimizer == "madam":
             return "lognet's Madam is not the paper's: --optimizer madam-paper is"
         if self.args.optimizer == "madam-paper" and self.args.bits in (8, 10):

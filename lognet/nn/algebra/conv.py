@@ -20,8 +20,6 @@ from .linear import AlgebraLayer
 
 
 class _AlgebraConv(AlgebraLayer, ConvolutionBase):
-    """The base of all convolutions."""
-
     transposed = False
     operation: Callable[..., Tensor] = staticmethod(convolution.conv)
 

@@ -173,7 +173,6 @@ class PHMLinear(FactoredLinear):
         return kronecker_sum(*self.factors())
 
     def forward(self, input: Tensor) -> Tensor:
-        """(*, in_features) to (*, out_features)."""
         if self.A is not None:
             return super().forward(input)
         check_input(input, self.bias, (self.out_features, self.in_features))
@@ -244,7 +243,6 @@ class _PHMConv(ConvolutionBase):
         return kronecker_sum(a, s.flatten(2)).view(shape)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, in_channels, *size) or unbatched, as in torch."""
         factors = (self.S,) if self.A is None else (self.A, self.S)
         return recomputed(self._run, input, self.bias, *factors)
 

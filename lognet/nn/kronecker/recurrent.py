@@ -109,8 +109,6 @@ class FactoredRNN(Recurrence):
 
 
 class _PHM(FactoredRNN):
-    """The arguments of `PHMLSTM` and `PHMGRU`."""
-
     def __init__(
         self,
         input_size: int,
@@ -212,8 +210,6 @@ class PHMGRU(_PHM, GRU):
 
 
 class _Kronecker(FactoredRNN):
-    """The arguments of `KroneckerLSTM` and `KroneckerGRU`."""
-
     def __init__(
         self,
         input_size: int,
