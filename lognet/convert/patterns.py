@@ -63,16 +63,7 @@ class Matcher:
 
 
 class Choice:
-    """What `include` and `exclude` choose; `exclude` wins.
-
-    Args:
-        model, names, kind: as in `Matcher`.
-        include: patterns of what is chosen. Default None: everything.
-        exclude: patterns of what is not. Default None: nothing.
-
-    Raises:
-        TypeError, ValueError: as `Matcher`.
-    """
+    """The names that `include` (None: all) and `exclude` (None: none) choose; `exclude` wins. See `Matcher`."""
 
     def __init__(
         self, model: nn.Module, names: Iterable[str], kind: str, include: Patterns | None, exclude: Patterns | None

@@ -14,18 +14,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
 
 
 class Parts:
-    """Makes the layers of a model, all over one algebra.
-
-    Args:
-        algebra: name or Algebra.
-        bits: None for float parameters, or B for LogTensors.
-        norm: "batch" or "whitening".
-        activation: "relu" or "swish".
-        device, dtype: of all parameters.
-
-    Raises:
-        ValueError: an unknown norm or activation.
-    """
+    """Makes the layers of a model, all over one algebra, with the norm and the activation that the model is given."""
 
     def __init__(
         self,
@@ -51,11 +40,7 @@ class Parts:
         return max(size, round(channels / size) * size)
 
     def chosen(self, name: str, asked: int | None, default: float) -> int:
-        """The width that the user chose, checked, or the multiple of A nearest to the paper's width.
-
-        Raises:
-            ValueError: not a positive multiple of A, naming the argument and the nearest that is.
-        """
+        """The width that the user chose, checked, or the multiple of A nearest to the paper's width."""
         if asked is None:
             return self.width(default)
         tuples_in(asked, self.algebra, name)

@@ -16,14 +16,8 @@ from .parameters import check_dtype
 class MultiheadAttentionBase(nn.Module):
     """The base of the attention layers; a torch Transformer layer takes one in place of `torch.nn.MultiheadAttention`.
 
-    A subclass makes `out_proj` and says in `_project` how query, key and value are projected.
-
-    Args:
-        embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first: as in `torch.nn.MultiheadAttention`. A
-            subclass with `add_bias_kv` calls `_add_bias_kv`.
-
-    Raises:
-        TypeError, ValueError: a size that is not a positive int, a dropout outside 0 to 1.
+    A subclass makes `out_proj`, says in `_project` how query, key and value are projected, and calls `_add_bias_kv` if
+    asked for it. The arguments are those of `torch.nn.MultiheadAttention`.
     """
 
     # torch's Transformer layers read these before they take their fused path, which needs torch's own weights.
@@ -172,19 +166,7 @@ def weighted(scores: Tensor, values: Tensor, dropout: float) -> tuple[Tensor, Te
 def attention_mask(
     attention: Tensor | None, padding: Tensor | None, shape: tuple[int, int, int], heads: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """The sum of both masks as numbers to add to scores (N, heads, L, S); None without masks.
-
-    Args:
-        attention: (L, S) or (N * heads, L, S); bool, True where attention is not allowed, or floating.
-        padding: (N, S), of the same kinds.
-        shape: (N, L, S).
-        heads: their number.
-        dtype: of the result.
-
-    Raises:
-        ValueError: a mask of another shape.
-        TypeError: a mask that is neither bool nor floating.
-    """
+    """The sum of both masks as numbers to add to scores (N, heads, L, S), for `shape` (N, L, S); None without masks."""
     batch, length, keys = shape
     total = None
     if attention is not None:

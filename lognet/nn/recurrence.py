@@ -74,17 +74,7 @@ def unroll(
 
 
 def checked_state(hx: Any, shapes: Sequence[tuple[int, ...]], like: Tensor) -> State:
-    """The state as a tuple of tensors of the shapes: the given one, or zeros if there is none.
-
-    Args:
-        hx: None, a tensor where there is one shape, or a pair of tensors where there are two.
-        shapes: of h, and of c for LSTMs.
-        like: has the dtype and device of zeros, and the dtype that a given state must have outside autocast.
-
-    Raises:
-        TypeError: a state of another form or dtype.
-        ValueError: a state of another shape.
-    """
+    """The state as a tuple of tensors of the given shapes, of h and, for LSTMs, of c. None becomes zeros like `like`."""
     if hx is None:
         return tuple(like.new_zeros(shape) for shape in shapes)
     pair = len(shapes) > 1
@@ -102,15 +92,7 @@ class Recurrence(nn.Module):
     """The base of the recurrent layers: layers, directions, projections and sequences as in `torch.nn`.
 
     A subclass says in `_layer` how one layer runs in one direction, and, if it keeps activations in an order of its
-    own, in `_enter` and `_leave` how to get there and back.
-
-    Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in
-            `torch.nn.LSTM`.
-
-    Raises:
-        TypeError, ValueError: a size that is not a positive int, a dropout outside 0 to 1, a proj_size that is not
-            below hidden_size or not of an LSTM.
+    own, in `_enter` and `_leave` how to get there and back. The arguments are those of `torch.nn.LSTM`.
     """
 
     gates: int

@@ -198,15 +198,10 @@ class Algebra:
 
 
 def tuples_in(size: int, algebra: Algebra, name: str) -> int:
-    """How many tuples a width of `size` real scalars holds.
-
-    Raises:
-        TypeError: not an int.
-        ValueError: not a positive multiple of A, naming the nearest that is.
-    """
+    """The number of tuples in a width of `size` real scalars, or an error that names the nearest legal width."""
+    a = algebra.size
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} must be an int, got {size!r} of type {type(size).__name__}")
-    a = algebra.size
     if size <= 0 or size % a:
         nearest = max(a, (size + a // 2) // a * a)
         raise ValueError(

@@ -110,14 +110,12 @@ def one_column(algebra: Algebra) -> Columns:
 class WeightForm:
     """The linear map from a weight of tuples to the matrix or kernel that multiplies, and its adjoint.
 
-    A `lognet.tensor.forms.Form`.
+    It is a `lognet.tensor.forms.Form`. Columns with weights of their own become the groups of a convolution, or with
+    `batched` a batch dimension of matrices (in, out).
 
     Args:
-        algebra: whose table it is.
         transposed: for transposed convolutions, whose weights have inputs first.
-        columns: the algebra's columns, or `one_column` of it for the dense expansion. Default: `columns_of`.
-        batched: for matrix products; columns that have weights of their own become a batch dimension of matrices
-            (in, out) rather than groups of a convolution.
+        columns: default `columns_of`; `one_column` gives the dense expansion.
     """
 
     def __init__(

@@ -16,11 +16,7 @@ from .forms import columns_of
 
 
 def split_tuples(x: Tensor, algebra: Algebra, dim: int) -> tuple[Tensor, int]:
-    """x with dimension `dim` split into (tuples, A), and the index of A.
-
-    Raises:
-        ValueError: a size along `dim` that is not a multiple of A.
-    """
+    """x with dimension `dim` split into (tuples, A), and the index of A."""
     dim %= x.dim()
     tuples = tuples_in(x.shape[dim], algebra, f"input.shape[{dim}]")
     return x.reshape(*x.shape[:dim], tuples, algebra.size, *x.shape[dim + 1 :]), dim + 1

@@ -316,12 +316,8 @@ def prepared_linear(
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
     """A function (x, bias) -> y for several matrices side by side, which will multiply `inputs` vectors in all.
 
-    Recurrent layers call it inside `recomputed`, so that the matrices are built once for all steps, or never.
-
-    Args:
-        groups: dense factors of each matrix.
-        shape: (out_features, in_features) of each.
-        impl, inputs: as in `kronecker_linear`.
+    `groups` are the dense factors of each matrix, `shape` is its (out_features, in_features). Recurrent layers call it
+    inside `recomputed`, so that the matrices are built once for all steps, or never.
     """
     rows, columns = shape
     if choose(impl, _shape(groups[0]), inputs) == "materialize":
