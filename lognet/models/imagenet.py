@@ -58,12 +58,12 @@ def _positive(width: float) -> float:
 
 
 class ResNet(nn.Module):
-    """ResNet-18 or ResNet-50 over an algebra, with the real model's real width times `width`.
+    """ResNet-18 or ResNet-50 over an algebra. Its layers have `width` times as many real scalars as the real model's.
 
     Args:
         depth: 18 or 50.
         algebra: name or `Algebra`.
-        width: multiplier of all channels; each is brought to the nearest multiple of A.
+        width: multiplier of all channels. Each product is rounded to the nearest multiple of A.
         num_classes: logits.
         bits: None for float parameters, or B for LogTensors.
         norm: "batch" or "whitening".
@@ -75,7 +75,7 @@ class ResNet(nn.Module):
     Raises:
         ValueError: another depth, a width that is not positive, an unknown norm or activation.
 
-    Source: AlgebraNets, section 4.1 and Figure 1, after He et al. 2016. Input components by a one-layer MLP.
+    Source: AlgebraNets, section 4.1 and Figure 1, after He et al. 2016. A one-layer MLP makes the components.
 
     >>> import torch
     >>> ResNet(18, "H", width=0.125)(torch.ones(2, 3, 32, 32)).shape

@@ -47,7 +47,7 @@ class Parts:
         return asked
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """A convolution without bias, padded so that only its stride changes the size of the image."""
+        """A convolution without bias. It is padded so that only its stride changes the size of the image."""
         options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
         return AlgebraConv2d(inputs, outputs, kernel, **options, **self.options)
 
@@ -61,6 +61,6 @@ class Parts:
         return ACTIVATIONS[self._activation]()
 
     def logits(self, features: int, classes: int) -> nn.Module:
-        """Real logits: a linear layer to a tuple for each class, then the L2 norm of each tuple, which R does not need."""
+        """Real logits: a linear layer gives a tuple for each class, then its L2 norm is taken, except over R."""
         layer = AlgebraLinear(features, classes * self.algebra.size, **self.options)
         return layer if self.algebra.size == 1 else nn.Sequential(layer, TupleNorm(algebra=self.algebra))
