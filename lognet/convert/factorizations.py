@@ -24,7 +24,7 @@ class Factorization(Protocol):
 
 
 @dataclass(frozen=True)
-class Kronecker(Factorization):
+class Kronecker:
     """Sums of `rank` Kronecker products for Linear, Embedding, MultiheadAttention, LSTM and GRU layers (Shapeshifter).
 
     Args:
@@ -41,11 +41,12 @@ class Kronecker(Factorization):
     sizes: str = "auto"
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         return _made(layer, _KRONECKER, (self.rank,), {"sizes": self.sizes, **options})
 
 
 @dataclass(frozen=True)
-class PHM(Factorization):
+class PHM:
     """PHM layers of dimension `n` for Linear, MultiheadAttention, LSTM and GRU layers whose sizes n divides.
 
     Args:
@@ -64,12 +65,13 @@ class PHM(Factorization):
     fused: bool = False
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         fused = {} if isinstance(layer, nn.Linear) else {"fused": self.fused}
         return _made(layer, _PHM, (self.n,), {"rule": self.rule, **fused, **options})
 
 
 @dataclass(frozen=True)
-class LowRank(Factorization):
+class LowRank:
     """Products of two matrices of rank `rank` for Linear and Embedding layers: the baseline.
 
     Args:
@@ -84,11 +86,12 @@ class LowRank(Factorization):
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         return _made(layer, _LOW_RANK, (self.rank,), options)
 
 
 @dataclass(frozen=True)
-class Word2KetXS(Factorization):
+class Word2KetXS:
     """word2ketXS for Embedding layers.
 
     Args:
@@ -105,6 +108,7 @@ class Word2KetXS(Factorization):
     rank: int
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
+        """See `Factorization.replacement`."""
         return _made(layer, {nn.Embedding: Word2KetXSEmbedding}, (self.order, self.rank), options)
 
 
