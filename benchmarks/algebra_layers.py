@@ -1,6 +1,6 @@
 """Layers over algebras against real layers of the same real width: forward and backward, interleaved, on the CPU.
 
-    python benchmarks/algebra_layers.py [--out docs/benchmarks-algebra.md] [--rounds 40]
+    python -m benchmarks.algebra_layers [--out docs/benchmarks-algebra.md] [--rounds 40]
 
 In every round each layer runs once, in an order that changes from round to round. A ratio is the median over rounds of
 a layer's time divided by the real layer's in the same round. So a busy machine slows both sides equally.
@@ -12,10 +12,9 @@ import argparse
 import datetime
 import os
 import platform
-import random
-import statistics
 import textwrap
-import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,10 @@ import torch.nn.functional as F
 
 from lognet.nn import Algebra, AlgebraConv2d, AlgebraLinear
 
+from .speed.measure import compare
+
 THREADS = 2
+ALGEBRAS = ("C", "H", "M2R", "M4R", "M2C", "D4")
 REQUIRED = {  # at most so many times the real layer
     "linear": {"C": 1.2, "H": 1.2, "M2R": 0.65, "M4R": 0.40, "D4": 0.45},
     "conv": {"M2R": 0.70},
@@ -44,41 +46,34 @@ class Expanded(torch.nn.Module):
         return F.linear(x, weight, bias)
 
 
-def step(layer: torch.nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> float:
-    """Seconds of one forward and backward pass."""
-    start = time.perf_counter()
+def contenders(
+    real: torch.nn.Module, make: Callable[..., torch.nn.Module], columns: Sequence[str]
+) -> dict[str, torch.nn.Module]:
+    """The real layer, and the layers over all algebras: as they are, expanded, and some with columns outermost."""
+    layers = {"R": real}
+    for name in ALGEBRAS:
+        layers |= {name: make(algebra=name), f"{name}, expanded": Expanded(make(algebra=name))}
+    return layers | {f"{name}, columns": make(algebra=name, layout="columns") for name in columns}
+
+
+def step(layer: torch.nn.Module, x: torch.Tensor, cotangent: torch.Tensor) -> None:
+    """One forward and backward pass."""
     layer(x).backward(cotangent)
-    elapsed = time.perf_counter() - start
     x.grad = None
     layer.zero_grad()
-    return elapsed
 
 
-def compare(layers: dict[str, torch.nn.Module], x: torch.Tensor, rounds: int) -> list[tuple[str, float, float, float]]:
-    """(name, median milliseconds, median ratio to the real layer, ratio of the fastest rounds) of each layer."""
+def table(layers: dict[str, torch.nn.Module], x: torch.Tensor, rounds: int, required: dict[str, float]) -> list[str]:
     cotangent = torch.randn_like(layers["R"](x))
-    times: dict[str, list[float]] = {name: [] for name in layers}
-    order = list(layers)
-    for i in range(rounds + 3):
-        random.Random(i).shuffle(order)
-        for name in order:
-            elapsed = step(layers[name], x, cotangent)
-            if i >= 3:
-                times[name].append(elapsed)
-    rows = []
-    for name in layers:
-        ratio = statistics.median(a / b for a, b in zip(times[name], times["R"], strict=True))
-        rows.append((name, 1e3 * statistics.median(times[name]), ratio, min(times[name]) / min(times["R"])))
-    return rows
-
-
-def table(rows: list[tuple[str, float, float, float]], required: dict[str, float]) -> list[str]:
+    found = compare({name: partial(step, layer, x, cotangent) for name, layer in layers.items()}, "R", rounds)
     lines = ["| layer | ms | ratio | ratio of the fastest | multiply-adds | required |", "|---|---|---|---|---|---|"]
-    for name, milliseconds, ratio, fastest in rows:
+    lines.append(f"| R | {1e3 * found['C'].reference_seconds:.2f} | 1.00 | 1.00 | 1.00 | |")
+    for name, ratio in found.items():
         algebra = Algebra(name.split(",")[0])
         work = algebra.multiplies / algebra.size**2
         bound = f"<= {required[name]:.2f}" if name in required else ""
-        lines.append(f"| {name} | {milliseconds:.2f} | {ratio:.2f} | {fastest:.2f} | {work:.2f} | {bound} |")
+        cells = f"{1e3 * ratio.seconds:.2f} | {ratio.value:.2f} | {ratio.fastest:.2f} | {work:.2f}"
+        lines.append(f"| {name} | {cells} | {bound} |")
     return lines
 
 
@@ -91,23 +86,16 @@ def main() -> None:
     torch.manual_seed(0)
 
     width, batch = 1024, 256
-    linear: dict[str, torch.nn.Module] = {"R": torch.nn.Linear(width, width)}
-    for name in ("C", "H", "M2R", "M4R", "M2C", "D4"):
-        linear[name] = AlgebraLinear(width, width, algebra=name)
-        linear[f"{name}, expanded"] = Expanded(AlgebraLinear(width, width, algebra=name))
-    for name in ("M2R", "M4R", "D4"):
-        linear[f"{name}, columns"] = AlgebraLinear(width, width, algebra=name, layout="columns")
+    linear_layers = partial(AlgebraLinear, width, width)
+    linear = contenders(torch.nn.Linear(width, width), linear_layers, ("M2R", "M4R", "D4"))
     channels = 64
-    conv: dict[str, torch.nn.Module] = {"R": torch.nn.Conv2d(channels, channels, 3, padding=1)}
-    for name in ("C", "H", "M2R", "M4R", "M2C", "D4"):
-        conv[name] = AlgebraConv2d(channels, channels, 3, padding=1, algebra=name)
-        conv[f"{name}, expanded"] = Expanded(AlgebraConv2d(channels, channels, 3, padding=1, algebra=name))
-    conv["M2R, columns"] = AlgebraConv2d(channels, channels, 3, padding=1, algebra="M2R", layout="columns")
+    conv_layers = partial(AlgebraConv2d, channels, channels, 3, padding=1)
+    conv = contenders(torch.nn.Conv2d(channels, channels, 3, padding=1), conv_layers, ("M2R",))
 
     load = os.getloadavg()[0]
-    first = compare(linear, torch.randn(batch, width, requires_grad=True), arguments.rounds)
+    first = table(linear, torch.randn(batch, width, requires_grad=True), arguments.rounds, REQUIRED["linear"])
     images = torch.randn(16, channels, 32, 32, requires_grad=True)
-    second = compare(conv, images, max(10, arguments.rounds // 2))
+    second = table(conv, images, max(10, arguments.rounds // 2), REQUIRED["conv"])
     lines = [
         "# Layers over algebras against real layers",
         "",
@@ -125,11 +113,11 @@ def main() -> None:
         "",
         f"## Linear, batch {batch}, width {width} real scalars",
         "",
-        *table(first, REQUIRED["linear"]),
+        *first,
         "",
         f"## Conv2d, 3 x 3, batch {len(images)}, {channels} real channels, 32 x 32",
         "",
-        *table(second, REQUIRED["conv"]),
+        *second,
         "",
     ]
     print("\n".join(lines))

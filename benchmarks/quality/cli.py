@@ -28,23 +28,21 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m benchmarks.quality",
         description="Train Madam at several widths, Adam and SGD on small tasks, and write quality.md. Every finished run"
-        " is kept at once: the same command goes on where it was stopped, and does only what is missing.",
+        " is saved at once. The same command continues where it stopped, and trains only the missing runs.",
     )
     p.add_argument("--quick", action="store_true", help="a quarter of the steps, fewer seeds, rates and widths")
     p.add_argument(
-        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=f"of {', '.join(TASKS)}"
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=f"any of {', '.join(TASKS)}"
     )
     p.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}"
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"any of {', '.join(PARTS)}"
     )
     p.add_argument("--out", type=Path, default=Path("quality-results"), metavar="DIR", help="default: quality-results")
-    p.add_argument(
-        "--jobs", type=_count, metavar="N", help="processes, one thread each (default: all cores; 0: this one)"
-    )
-    p.add_argument("--seeds", type=_positive, metavar="N", help="seeds of every contender but the grids (default: 3)")
+    p.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each core; 0: this process)")
+    p.add_argument("--seeds", type=_positive, metavar="N", help="number of seeds; grids of rates have one (default: 3)")
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of every run, for trials")
-    p.add_argument("--report-only", action="store_true", help="train nothing, write the report of what is there")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--report-only", action="store_true", help="train nothing; write the report of the finished runs")
+    p.add_argument("--quiet", action="store_true", help="show no progress bar")
     return p
 
 

@@ -26,7 +26,6 @@ def errors(runs: dict[float, Run], task: Task, store: Store) -> dict[float, floa
 
 
 def curves(planner: Planner, task: Task) -> dict[str, dict[float, float]]:
-    """By optimizer."""
     runs: dict[str, dict[float, Run]] = {name: planner.grid(name, task)[0] for name in TUNERS}
     for row in planner.lr(task):
         run = row.runs[0]

@@ -48,8 +48,6 @@ class GRUNet(nn.Module):
 
 
 class CharLSTM(nn.Module):
-    """An LSTM over symbols."""
-
     def __init__(self, symbols: int, embedding: int = 64, width: int = 128) -> None:
         super().__init__()
         self.symbol = nn.Embedding(symbols, embedding)

@@ -26,8 +26,6 @@ def grid_rate(k: int) -> float:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of the suite."""
-
     seeds: tuple[int, ...] = (0, 1, 2)
     ablation_seeds: tuple[int, ...] = (0, 1)
     warm_up_seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
@@ -80,8 +78,6 @@ class Row:
 
 
 class Planner:
-    """Makes the rows of every part from the finished runs."""
-
     def __init__(self, size: Size, store: Store) -> None:
         self.size = size
         self.store = store

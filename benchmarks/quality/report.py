@@ -45,7 +45,6 @@ def mean_of(s: Sample, metric: Metric) -> str:
 
 
 def range_of(s: Sample, metric: Metric) -> str:
-    """The worst and the best."""
     if len(s.values) < 2:
         return NONE
     worst, best = sorted(s.values, reverse=not metric.higher_is_better)[:: len(s.values) - 1]
@@ -53,7 +52,6 @@ def range_of(s: Sample, metric: Metric) -> str:
 
 
 def judged(row: Row, store: Store) -> Columns:
-    """Difference and verdict."""
     metric, s = TASKS[row.task].metric, sample(store, row.runs, row.field)
     if not row.reference:
         return [NONE, NONE]
@@ -155,7 +153,6 @@ def provenance(planner: Planner, parts: list[str], tasks: list[str], command: st
 
 
 def render(planner: Planner, parts: list[str], tasks: list[str], command: str) -> str:
-    """The whole file."""
     lines = ["# Quality", "", *provenance(planner, parts, tasks, command)]
     for part in [name for name in PARTS if name in parts]:
         for held_out in (False, True):
@@ -166,7 +163,6 @@ def render(planner: Planner, parts: list[str], tasks: list[str], command: str) -
 
 
 def section(part: str, heading: str, found: list[Row], planner: Planner) -> list[str]:
-    """The tables of one part."""
     lines = ["", f"## {heading}", "", INTRODUCTIONS[part], ""]
     if part in ("bits", "paper"):
         lines += [*wide_table(found, planner), "", *tally(found, planner), ""]

@@ -26,8 +26,6 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One training run."""
-
     text: str
     """The settings as canonical JSON, so that runs can be compared and hashed."""
 

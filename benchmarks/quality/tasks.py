@@ -32,8 +32,6 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric on held-out data."""
-
     name: str
     higher_is_better: bool
     decimals: int

@@ -30,12 +30,10 @@ ON_A_CPU = [theme for theme in THEMES if theme != "gpu"]
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure lognet's speed and memory.")
-    p.add_argument("--size", choices=SIZES, default="full", help="smaller than full is for trials, not for results")
+    p.add_argument("--size", choices=SIZES, default="full", help="sizes below full are for trials only")
     p.add_argument("--quick", action="store_const", dest="size", const="quick", help="the same as --size quick")
-    p.add_argument(
-        "--themes", nargs="+", choices=THEMES, default=ON_A_CPU, help=f"of {', '.join(THEMES)} (default: all but gpu)"
-    )
-    p.add_argument("--out", type=Path, help="default: docs/benchmarks.md, of the gpu theme docs/benchmarks-gpu.md")
+    p.add_argument("--themes", nargs="+", choices=THEMES, default=ON_A_CPU, help="default: all but gpu")
+    p.add_argument("--out", type=Path, help="default: docs/benchmarks.md; for the gpu theme docs/benchmarks-gpu.md")
     return p
 
 

@@ -19,8 +19,6 @@ WARM_UP = 2  # rounds that do not count
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of the measurements."""
-
     name: str
     weights: int  # of the optimizers' rows, in tensors of `tensor`
     tensor: int

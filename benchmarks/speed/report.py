@@ -50,7 +50,6 @@ def machine(threads: int) -> str:
 
 
 def render(rows: list[Row], size: Size, threads: int, command: str) -> str:
-    """The whole file."""
     lines = ["# Speed and memory", "", INTRODUCTION.format(command), ""]
     lines += [f"{datetime.date.today()}: {machine(threads)}. Sizes: {size.name}.", ""]
     if missed := [row for row in rows if row.reached is False]:

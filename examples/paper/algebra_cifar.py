@@ -3,10 +3,10 @@
 python examples/paper/algebra_cifar.py --data cifar-10-batches-py --out runs/m2r --algebra M2R
 """
 
-from common.algebra import AlgebraRow
 from common.cifar import CifarRecipe
 from common.loop import main
 from common.optimizers import Preset
+from common.rows import AlgebraRow
 from lognet.models import CifarResNet
 
 

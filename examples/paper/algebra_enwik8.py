@@ -4,10 +4,10 @@ torchrun --nproc-per-node 8 examples/paper/algebra_enwik8.py --data enwik8 --out
 """
 
 from common import enwik8
-from common.algebra import AlgebraRow
 from common.language import LanguageRecipe
 from common.loop import main
 from common.optimizers import Preset
+from common.rows import AlgebraRow
 from lognet.models import TransformerXL
 
 

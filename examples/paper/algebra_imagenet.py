@@ -3,10 +3,10 @@
 torchrun --nproc-per-node 8 examples/paper/algebra_imagenet.py --data imagenet --out runs/in-h --algebra H --amp bf16
 """
 
-from common.algebra import AlgebraRow
 from common.imagefolder import ImageNetRecipe
 from common.loop import main
 from common.optimizers import Preset
+from common.rows import AlgebraRow
 from lognet.models import MobileNetV1, ResNet
 
 # Section 4.1: the baseline's L2 of 1e-4 "was reduced by a factor of 0.725 for ResNet-50 and 0.625 for MobileNet-v1".

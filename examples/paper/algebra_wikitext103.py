@@ -4,10 +4,10 @@ python examples/paper/algebra_wikitext103.py --data wikitext-103 --out runs/gru-
 """
 
 from common import wikitext
-from common.algebra import AlgebraRow
 from common.language import LanguageRecipe
 from common.loop import main
 from common.optimizers import Preset
+from common.rows import AlgebraRow
 from lognet.models import CharGRU
 
 SIZES = {"R": 1, "C": 2, "H": 4, "M2R": 4, "M3R": 9, "M4R": 16, "M2C": 8}  # components of a tuple

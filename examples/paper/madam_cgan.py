@@ -14,8 +14,8 @@ from common.cifar import CifarRecipe
 from common.frechet import Moments, frechet_distance, load_features
 from common.gan import Discriminator, Generator
 from common.loop import main
-from common.madam import MadamRow
 from common.optimizers import Preset
+from common.rows import MadamRow
 
 
 class MadamGAN(MadamRow, CifarRecipe):

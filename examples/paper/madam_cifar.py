@@ -5,8 +5,8 @@ python examples/paper/madam_cifar.py --data cifar-10-batches-py --out runs/c10-8
 
 from common.cifar import CifarRecipe
 from common.loop import main
-from common.madam import MadamRow
 from common.optimizers import Preset
+from common.rows import MadamRow
 from lognet.sweep import ResNet18
 
 

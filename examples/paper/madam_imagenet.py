@@ -5,8 +5,8 @@ torchrun --nproc-per-node 8 examples/paper/madam_imagenet.py --data imagenet --o
 
 from common.imagefolder import ImageNetRecipe
 from common.loop import main
-from common.madam import MadamRow
 from common.optimizers import Preset
+from common.rows import MadamRow
 from lognet.models import ResNet
 
 

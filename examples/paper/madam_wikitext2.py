@@ -11,8 +11,8 @@ from torch import nn
 from common import wikitext
 from common.language import LanguageRecipe
 from common.loop import main
-from common.madam import MadamRow
 from common.optimizers import Preset
+from common.rows import MadamRow
 
 
 class TransformerLM(nn.Module):

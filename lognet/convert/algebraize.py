@@ -16,27 +16,26 @@ from ..nn.algebra.attention import AlgebraMultiheadAttention
 from ..nn.algebra.linear import AlgebraLinear
 from ..nn.parameters import check_bits, quantize_parameters_, write_
 from ..tensor.log_tensor import LogTensor
-from .patterns import Choice, Patterns, check_module, module_names
+from .patterns import ARGUMENTS, Choice, Patterns, biases_of, check_module, module_names
 from .report import ConversionReport, ReplacedLayer, count_parameters
 
 INITS = ("project", "glorot")
 
-_CONVS = [f"Conv{transposed}{d}d" for transposed in ("", "Transpose") for d in (1, 2, 3)]
-_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-_DEEP = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
-_HEADS = ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first")
-# for each layer that has a counterpart over an algebra: the counterpart, and the arguments of both, without bias
+_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_CELL = ("input_size", "hidden_size")
+# for each layer that has a counterpart over an algebra: the counterpart, and the arguments of both, without biases
 _LAYERS: dict[type[nn.Module], tuple[Any, tuple[str, ...]]] = {
-    nn.Linear: (AlgebraLinear, ("in_features", "out_features")),
+    nn.Linear: (AlgebraLinear, ARGUMENTS[nn.Linear]),
+    **{getattr(nn, f"Conv{d}d"): (getattr(conv, f"AlgebraConv{d}d"), _CONV) for d in (1, 2, 3)},
     **{
-        getattr(nn, name): (getattr(conv, f"Algebra{name}"), _GEOMETRY + ("output_padding",) * ("Transpose" in name))
-        for name in _CONVS
+        getattr(nn, f"ConvTranspose{d}d"): (getattr(conv, f"AlgebraConvTranspose{d}d"), (*_CONV, "output_padding"))
+        for d in (1, 2, 3)
     },
-    nn.GRU: (recurrent.AlgebraGRU, _DEEP),
-    nn.LSTM: (recurrent.AlgebraLSTM, _DEEP),
-    nn.GRUCell: (recurrent.AlgebraGRUCell, ("input_size", "hidden_size")),
-    nn.LSTMCell: (recurrent.AlgebraLSTMCell, ("input_size", "hidden_size")),
-    nn.MultiheadAttention: (AlgebraMultiheadAttention, _HEADS),
+    nn.GRU: (recurrent.AlgebraGRU, ARGUMENTS[nn.GRU]),
+    nn.LSTM: (recurrent.AlgebraLSTM, ARGUMENTS[nn.LSTM]),
+    nn.GRUCell: (recurrent.AlgebraGRUCell, _CELL),
+    nn.LSTMCell: (recurrent.AlgebraLSTMCell, _CELL),
+    nn.MultiheadAttention: (AlgebraMultiheadAttention, ARGUMENTS[nn.MultiheadAttention]),
 }
 _READERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _HOOKS = (
@@ -95,7 +94,11 @@ def algebraize(
         raise ValueError("the model has LogTensor parameters; convert it before lognet.wrap, or after lognet.unwrap")
     names = module_names(model)
     choice = Choice(model, [name for every in names.values() for name in every], "module", include, exclude)
-    report, users = ConversionReport(count_parameters(model), 0), _users(model)
+    report = ConversionReport(count_parameters(model), 0)
+    users: dict[int, list[nn.Module]] = {}  # the modules that hold each parameter
+    for holder in model.modules():
+        for p in holder.parameters(recurse=False):
+            users.setdefault(id(p), []).append(holder)
     made: dict[nn.Module, nn.Module] = {}
     inside: set[nn.Module] = set()  # parts of a layer that is replaced or kept as a whole
     for name, module in list(model.named_modules()):
@@ -121,15 +124,6 @@ def algebraize(
     model = made.get(model, model)
     report.after = count_parameters(model)
     return model, report
-
-
-def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
-    """The modules that hold each parameter."""
-    users: dict[int, list[nn.Module]] = {}
-    for module in model.modules():
-        for p in module.parameters(recurse=False):
-            users.setdefault(id(p), []).append(module)
-    return users
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -179,12 +173,7 @@ def _hooks(module: nn.Module) -> Iterator[str]:
 def _converted(module: Any, algebra: Algebra, bits: int | None, init: str) -> nn.Module:
     first = next(module.parameters())
     kind, names = _LAYERS[type(module)]
-    arguments = {name: getattr(module, name) for name in names}
-    if isinstance(module, nn.MultiheadAttention):
-        arguments["add_bias_kv"] = module.bias_k is not None
-        arguments["bias"] = module.in_proj_bias is not None
-    else:
-        arguments["bias"] = module.bias if isinstance(module.bias, bool) else module.bias is not None
+    arguments = {name: getattr(module, name) for name in names} | biases_of(module)
     new = kind(**arguments, algebra=algebra, device=first.device, dtype=first.dtype)
     for name, p in _parameters(module):
         target = new.get_parameter(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from ..nn.kronecker.phm import PHMLinear, Rule
 from ..nn.kronecker.recurrent import PHMGRU, PHMLSTM, KroneckerGRU, KroneckerLSTM
 from ..nn.kronecker.shapeshifter import KroneckerEmbedding, KroneckerLinear, LowRankEmbedding, LowRankLinear
 from ..nn.kronecker.word2ket import Word2KetXSEmbedding
+from .patterns import ARGUMENTS, biases_of
 
 
 class Factorization(Protocol):
@@ -40,18 +42,7 @@ class Kronecker:
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
         """See `Factorization.replacement`."""
-        more: dict[str, Any] = {"sizes": self.sizes, **options}
-        if isinstance(layer, nn.Linear):
-            return KroneckerLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **more)
-        if isinstance(layer, nn.Embedding):
-            return KroneckerEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **more)
-        if isinstance(layer, nn.MultiheadAttention):
-            return KroneckerMultiheadAttention(layer.embed_dim, layer.num_heads, self.rank, **_of(layer), **more)
-        if isinstance(layer, nn.LSTM):
-            return KroneckerLSTM(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
-        if isinstance(layer, nn.GRU):
-            return KroneckerGRU(layer.input_size, layer.hidden_size, self.rank, **_of(layer), **more)
-        return None
+        return _made(layer, _KRONECKER, (self.rank,), {"sizes": self.sizes, **options})
 
 
 @dataclass(frozen=True)
@@ -75,17 +66,8 @@ class PHM:
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
         """See `Factorization.replacement`."""
-        options = {"rule": self.rule, **options}
-        if isinstance(layer, nn.Linear):
-            return PHMLinear(layer.in_features, layer.out_features, self.n, layer.bias is not None, **options)
-        options["fused"] = self.fused
-        if isinstance(layer, nn.MultiheadAttention):
-            return PHMMultiheadAttention(layer.embed_dim, layer.num_heads, self.n, **_of(layer), **options)
-        if isinstance(layer, nn.LSTM):
-            return PHMLSTM(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
-        if isinstance(layer, nn.GRU):
-            return PHMGRU(layer.input_size, layer.hidden_size, self.n, **_of(layer), **options)
-        return None
+        fused = {} if isinstance(layer, nn.Linear) else {"fused": self.fused}
+        return _made(layer, _PHM, (self.n,), {"rule": self.rule, **fused, **options})
 
 
 @dataclass(frozen=True)
@@ -105,11 +87,7 @@ class LowRank:
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
         """See `Factorization.replacement`."""
-        if isinstance(layer, nn.Linear):
-            return LowRankLinear(layer.in_features, layer.out_features, self.rank, layer.bias is not None, **options)
-        if isinstance(layer, nn.Embedding):
-            return LowRankEmbedding(layer.num_embeddings, layer.embedding_dim, self.rank, layer.padding_idx, **options)
-        return None
+        return _made(layer, _LOW_RANK, (self.rank,), options)
 
 
 @dataclass(frozen=True)
@@ -131,16 +109,27 @@ class Word2KetXS:
 
     def replacement(self, layer: nn.Module, options: dict[str, Any]) -> nn.Module | None:
         """See `Factorization.replacement`."""
-        if isinstance(layer, nn.Embedding):
-            sizes = (layer.num_embeddings, layer.embedding_dim, self.order, self.rank)
-            return Word2KetXSEmbedding(*sizes, padding_idx=layer.padding_idx, **options)
+        return _made(layer, {nn.Embedding: Word2KetXSEmbedding}, (self.order, self.rank), options)
+
+
+Kinds = dict[type[nn.Module], Callable[..., nn.Module]]
+
+_KRONECKER: Kinds = {
+    nn.Linear: KroneckerLinear,
+    nn.Embedding: KroneckerEmbedding,
+    nn.MultiheadAttention: KroneckerMultiheadAttention,
+    nn.LSTM: KroneckerLSTM,
+    nn.GRU: KroneckerGRU,
+}
+_PHM: Kinds = {nn.Linear: PHMLinear, nn.MultiheadAttention: PHMMultiheadAttention, nn.LSTM: PHMLSTM, nn.GRU: PHMGRU}
+_LOW_RANK: Kinds = {nn.Linear: LowRankLinear, nn.Embedding: LowRankEmbedding}
+
+
+def _made(layer: nn.Module, kinds: Kinds, numbers: tuple[int, ...], options: dict[str, Any]) -> nn.Module | None:
+    """The layer in `kinds` for the class of a torch layer, with the numbers of a rule after its two sizes."""
+    kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
+    if kind is None:
         return None
-
-
-def _of(layer: nn.MultiheadAttention | nn.LSTM | nn.GRU) -> dict[str, Any]:
-    """The arguments that the replacement takes over."""
-    if isinstance(layer, (nn.LSTM, nn.GRU)):
-        recurrent = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
-        return {name: getattr(layer, name) for name in recurrent}
-    same = {name: getattr(layer, name) for name in ("dropout", "add_zero_attn", "kdim", "vdim", "batch_first")}
-    return {"bias": layer.in_proj_bias is not None, "add_bias_kv": layer.bias_k is not None, **same}
+    first, second, *same = ARGUMENTS[kind]
+    taken = {name: getattr(layer, name) for name in same} | biases_of(layer)
+    return kinds[kind](getattr(layer, first), getattr(layer, second), *numbers, **taken, **options)

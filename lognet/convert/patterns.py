@@ -1,4 +1,4 @@
-"""Patterns: how the functions of this package are told which parameters or layers of a model they concern.
+"""Patterns, which say which parameters or layers of a model a function concerns, and the arguments of torch's layers.
 
 A pattern is an fnmatch pattern (``"encoder"``, ``"*.bias"``) or a module class. A string matches a parameter or a module
 if it matches the qualified name of it or of a module above it; ``"encoder"`` and ``"encoder.*"`` both match
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -62,16 +63,7 @@ class Matcher:
 
 
 class Choice:
-    """What `include` and `exclude` choose; `exclude` wins.
-
-    Args:
-        model, names, kind: as in `Matcher`.
-        include: patterns of what is chosen. Default None: everything.
-        exclude: patterns of what is not. Default None: nothing.
-
-    Raises:
-        TypeError, ValueError: as `Matcher`.
-    """
+    """The names that `include` (None: all) and `exclude` (None: none) choose; `exclude` wins. See `Matcher`."""
 
     def __init__(
         self, model: nn.Module, names: Iterable[str], kind: str, include: Patterns | None, exclude: Patterns | None
@@ -96,6 +88,25 @@ def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def check_module(model: nn.Module) -> None:
-    """Raise TypeError if it is not a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+
+
+_RECURRENT = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional", "proj_size")
+ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("in_features", "out_features"),
+    nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx"),
+    nn.LSTM: _RECURRENT,
+    nn.GRU: _RECURRENT,
+    nn.MultiheadAttention: ("embed_dim", "num_heads", "dropout", "add_zero_attn", "kdim", "vdim", "batch_first"),
+}
+"""The arguments of torch's layers that a replacement takes over, its two sizes first; see `biases_of` for the others."""
+
+
+def biases_of(layer: Any) -> dict[str, bool]:
+    """The arguments of a torch layer that say which biases it has."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return {"bias": layer.in_proj_bias is not None, "add_bias_kv": layer.bias_k is not None}
+    if isinstance(layer, nn.Embedding):
+        return {}
+    return {"bias": layer.bias if isinstance(layer.bias, bool) else layer.bias is not None}

@@ -70,7 +70,7 @@ def flops(model: nn.Module, *inputs: Any, **options: Any) -> Flops:
     counted = Flops()
     handles, inside = [], set()
     for name, module in model.named_modules():
-        count = _counter(module)
+        count = next((count for kind, count in _COUNTERS.items() if isinstance(module, kind)), None)
         if isinstance(module, _ATTENTION):
             inside |= {id(child) for child in module.modules() if child is not module}
         if count is not None and id(module) not in inside:
@@ -97,10 +97,6 @@ def _hook(counted: Flops, name: str, count: Counter) -> Callable[..., None]:
         counted.by_module[name] = counted.by_module.get(name, 0) + count(module, args, kwargs, output)
 
     return add
-
-
-def _counter(module: nn.Module) -> Counter | None:
-    return next((count for kind, count in _COUNTERS.items() if isinstance(module, kind)), None)
 
 
 def _products(weight: Tensor, module: nn.Module) -> int:

@@ -13,14 +13,14 @@ from .parts import Parts
 
 
 class CharGRU(nn.Module):
-    """One GRU layer, then linear readout layers with ReLU, skip connections and layer norm after each.
+    """One GRU layer, then linear readout layers, each with ReLU, a skip connection and a layer norm after it.
 
     Args:
         algebra: name or `Algebra`.
         hidden_size: real scalars, a multiple of A. The paper's Table 3 counts tuples. Default: 2048, or the multiple of
             A nearest to it.
         vocabulary: characters in, and logits out.
-        layers: readout layers.
+        layers: number of readout layers.
         bits: None for float parameters, or B for LogTensors.
         device, dtype: of all parameters.
 

@@ -12,9 +12,9 @@ from .parts import Parts
 
 
 class _Block(nn.Module):
-    """Norm, activation, convolution, twice; at the end of a stage halving the image and doubling the channels.
+    """Norm, activation and convolution, twice. A projecting block ends a stage and halves the image.
 
-    A projecting block's shortcut, a 1 x 1 convolution, is not added but concatenated.
+    Its shortcut, a 1 x 1 convolution, is concatenated and not added, which doubles the channels.
     """
 
     def __init__(self, parts: Parts, channels: int, projecting: bool) -> None:
@@ -36,12 +36,12 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """The ResNet of appendix D: 128, 256 and 512 real channels for every algebra, and so fewer parameters.
+    """The ResNet of appendix D. It has 128, 256 and 512 real channels for every algebra, so algebras save parameters.
 
     The paper gives no block counts. This model has three blocks of 128 channels, a projecting one, one of 256 and a
-    projecting one, because these meet the paper's parameter counts (3.64M R, 1.85M C, 0.94M M2R and H) within 2 %. In
-    algebras of tuples of four or more, "the initial convolution has half the original number of channels" is read as 64
-    tuples, which a 1 x 1 convolution brings to 128 real channels.
+    projecting one, because these meet the paper's parameter counts (3.64M R, 1.85M C, 0.94M M2R and H) within 2 %. The
+    paper says of tuples of four or more: "the initial convolution has half the original number of channels". This model
+    reads that as 64 tuples, and a 1 x 1 convolution maps them to 128 real channels.
 
     Args:
         algebra: name or `Algebra`.

@@ -10,55 +10,39 @@ from ..nn import Algebra, TupleLift
 from .parts import Parts
 
 
-class _Basic(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut."""
+class _Residual(nn.Module):
+    """Convolutions, (inputs, outputs, kernel, stride) each, with a norm after each; a shortcut around all of them."""
 
+    def __init__(self, parts: Parts, *convolutions: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for sizes in convolutions:
+            layers += [*([parts.activation()] if layers else []), parts.conv(*sizes), parts.norm(sizes[1])]
+        self.body = nn.Sequential(*layers)
+        inputs, outputs = convolutions[0][0], convolutions[-1][1]
+        stride = max(step for *_, step in convolutions)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(parts.conv(inputs, outputs, 1, stride), parts.norm(outputs))
+        self.activation = parts.activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+class _Basic(_Residual):
     expansion = 1
 
     def __init__(self, parts: Parts, inputs: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            parts.conv(inputs, channels, 3, stride),
-            parts.norm(channels),
-            parts.activation(),
-            parts.conv(channels, channels, 3),
-            parts.norm(channels),
-        )
-        self.shortcut = _shortcut(parts, inputs, channels, stride)
-        self.activation = parts.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + self.shortcut(x))
+        super().__init__(parts, (inputs, channels, 3, stride), (channels, channels, 3, 1))
 
 
-class _Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut."""
-
+class _Bottleneck(_Residual):
     expansion = 4
 
     def __init__(self, parts: Parts, inputs: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            parts.conv(inputs, channels, 1),
-            parts.norm(channels),
-            parts.activation(),
-            parts.conv(channels, channels, 3, stride),
-            parts.norm(channels),
-            parts.activation(),
-            parts.conv(channels, channels * 4, 1),
-            parts.norm(channels * 4),
-        )
-        self.shortcut = _shortcut(parts, inputs, channels * 4, stride)
-        self.activation = parts.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + self.shortcut(x))
-
-
-def _shortcut(parts: Parts, inputs: int, outputs: int, stride: int) -> nn.Module:
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(parts.conv(inputs, outputs, 1, stride), parts.norm(outputs))
+        narrow = (channels, channels, 3, stride)
+        super().__init__(parts, (inputs, channels, 1, 1), narrow, (channels, channels * 4, 1, 1))
 
 
 _DEPTHS: dict[int, tuple[type[_Basic] | type[_Bottleneck], tuple[int, ...]]] = {
@@ -74,12 +58,12 @@ def _positive(width: float) -> float:
 
 
 class ResNet(nn.Module):
-    """ResNet-18 or ResNet-50 over an algebra, with the real model's real width times `width`.
+    """ResNet-18 or ResNet-50 over an algebra. Its layers have `width` times as many real scalars as the real model's.
 
     Args:
         depth: 18 or 50.
         algebra: name or `Algebra`.
-        width: multiplier of all channels; each is brought to the nearest multiple of A.
+        width: multiplier of all channels. Each product is rounded to the nearest multiple of A.
         num_classes: logits.
         bits: None for float parameters, or B for LogTensors.
         norm: "batch" or "whitening".
@@ -91,7 +75,7 @@ class ResNet(nn.Module):
     Raises:
         ValueError: another depth, a width that is not positive, an unknown norm or activation.
 
-    Source: AlgebraNets, section 4.1 and Figure 1, after He et al. 2016. Input components by a one-layer MLP.
+    Source: AlgebraNets, section 4.1 and Figure 1, after He et al. 2016. A one-layer MLP makes the components.
 
     >>> import torch
     >>> ResNet(18, "H", width=0.125)(torch.ones(2, 3, 32, 32)).shape

@@ -14,18 +14,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
 
 
 class Parts:
-    """Makes the layers of a model, all over one algebra.
-
-    Args:
-        algebra: name or Algebra.
-        bits: None for float parameters, or B for LogTensors.
-        norm: "batch" or "whitening".
-        activation: "relu" or "swish".
-        device, dtype: of all parameters.
-
-    Raises:
-        ValueError: an unknown norm or activation.
-    """
+    """Makes the layers of a model, all over one algebra, with the norm and the activation that the model is given."""
 
     def __init__(
         self,
@@ -51,18 +40,14 @@ class Parts:
         return max(size, round(channels / size) * size)
 
     def chosen(self, name: str, asked: int | None, default: float) -> int:
-        """The width that the user chose, checked, or the multiple of A nearest to the paper's width.
-
-        Raises:
-            ValueError: not a positive multiple of A, naming the argument and the nearest that is.
-        """
+        """The width that the user chose, checked, or the multiple of A nearest to the paper's width."""
         if asked is None:
             return self.width(default)
         tuples_in(asked, self.algebra, name)
         return asked
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """A convolution without bias, padded so that only its stride changes the size of the image."""
+        """A convolution without bias. It is padded so that only its stride changes the size of the image."""
         options: dict[str, Any] = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
         return AlgebraConv2d(inputs, outputs, kernel, **options, **self.options)
 
@@ -76,6 +61,6 @@ class Parts:
         return ACTIVATIONS[self._activation]()
 
     def logits(self, features: int, classes: int) -> nn.Module:
-        """Real logits: a linear layer to a tuple for each class, then the L2 norm of each tuple, which R does not need."""
+        """Real logits: a linear layer gives a tuple for each class, then its L2 norm is taken, except over R."""
         layer = AlgebraLinear(features, classes * self.algebra.size, **self.options)
         return layer if self.algebra.size == 1 else nn.Sequential(layer, TupleNorm(algebra=self.algebra))

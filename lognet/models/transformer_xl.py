@@ -14,7 +14,7 @@ from .parts import Parts
 
 
 class _RelativeAttention(nn.Module):
-    """Attention to a segment and its memory, scores by content and by distance, each with a bias of its own.
+    """Attention to a segment and its memory. Scores by content and scores by distance have biases of their own.
 
     score(i, j) = (q_i + u) . k_j + (q_i + v) . r_(i - j), causal; real dot products of flattened tuples.
     """
@@ -44,7 +44,7 @@ class _RelativeAttention(nn.Module):
 
 
 def _shifted(scores: Tensor) -> Tensor:
-    """Scores by distance, far to near, to scores by key: row i moves left by length - 1 - i. New entries are future keys."""
+    """Scores by distance, far first, to scores by key: row i moves left by length - 1 - i. The rest are future keys."""
     batch, heads, length, keys = scores.shape
     padded = torch.cat([scores.new_zeros(batch, heads, length, 1), scores], -1)
     return padded.view(batch, heads, keys + 1, length)[:, :, 1:].reshape(scores.shape)
@@ -79,7 +79,7 @@ class TransformerXL(nn.Module):
         algebra: name or `Algebra`.
         vocabulary: tokens in, and logits out.
         width: real scalars of the embedding, a multiple of A. Default: 512, or the multiple of A nearest to it.
-        layers: how many.
+        layers: number of layers.
         heads, head_width: of the attention; head_width, in real scalars, a multiple of A. Default: the multiple of A
             nearest to width / heads.
         feed_forward: hidden width of the feed-forward networks, a multiple of A. Default: 1536, or the nearest to it.
@@ -151,7 +151,7 @@ class TransformerXL(nn.Module):
         return self.head(x), torch.stack(kept)
 
     def _distances(self, count: int, like: Tensor) -> Tensor:
-        """Sinusoids of the distances count - 1, ..., 0."""
+        """The sinusoids of the distances count - 1, ..., 0."""
         distance = torch.arange(count - 1, -1, -1, device=like.device, dtype=torch.float32)
         rate = 10000 ** (-torch.arange(0, self.width, 2, device=like.device, dtype=torch.float32) / self.width)
         angle = distance.unsqueeze(1) * rate

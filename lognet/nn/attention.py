@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,14 +16,8 @@ from .parameters import check_dtype
 class MultiheadAttentionBase(nn.Module):
     """The base of the attention layers; a torch Transformer layer takes one in place of `torch.nn.MultiheadAttention`.
 
-    A subclass makes `out_proj` and says in `_project` how query, key and value are projected.
-
-    Args:
-        embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first: as in `torch.nn.MultiheadAttention`. A
-            subclass with `add_bias_kv` sets `bias_k` and `bias_v`, each (1, 1, embed_dim).
-
-    Raises:
-        TypeError, ValueError: a size that is not a positive int, a dropout outside 0 to 1.
+    A subclass makes `out_proj`, says in `_project` how query, key and value are projected, and calls `_add_bias_kv` if
+    asked for it. The arguments are those of `torch.nn.MultiheadAttention`.
     """
 
     # torch's Transformer layers read these before they take their fused path, which needs torch's own weights.
@@ -49,6 +45,10 @@ class MultiheadAttentionBase(nn.Module):
         self.vdim = embed_dim if vdim is None else check_count("vdim", vdim)
         self.dropout, self.add_zero_attn = check_probability("dropout", dropout), add_zero_attn
         self.batch_first, self.bias_k, self.bias_v = batch_first, None, None
+
+    def _add_bias_kv(self, factory: dict[str, Any]) -> None:
+        row = lambda: nn.Parameter(nn.init.xavier_normal_(torch.empty(1, 1, self.embed_dim, **factory)))
+        self.bias_k, self.bias_v = row(), row()
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value with `embed_dim` features each; their other dimensions stay."""
@@ -136,7 +136,6 @@ class MultiheadAttentionBase(nn.Module):
         return query.dim() == 2
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.embed_dim}, num_heads={self.num_heads}"
         text += "" if self.bias_k is None else ", add_bias_kv=True"
         for name, default in (("dropout", 0.0), ("add_zero_attn", False), ("batch_first", False)):
@@ -167,19 +166,7 @@ def weighted(scores: Tensor, values: Tensor, dropout: float) -> tuple[Tensor, Te
 def attention_mask(
     attention: Tensor | None, padding: Tensor | None, shape: tuple[int, int, int], heads: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """The sum of both masks as numbers to add to scores (N, heads, L, S); None without masks.
-
-    Args:
-        attention: (L, S) or (N * heads, L, S); bool, True where attention is not allowed, or floating.
-        padding: (N, S), of the same kinds.
-        shape: (N, L, S).
-        heads: their number.
-        dtype: of the result.
-
-    Raises:
-        ValueError: a mask of another shape.
-        TypeError: a mask that is neither bool nor floating.
-    """
+    """The sum of both masks as numbers to add to scores (N, heads, L, S), for `shape` (N, L, S); None without masks."""
     batch, length, keys = shape
     total = None
     if attention is not None:

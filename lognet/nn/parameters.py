@@ -14,9 +14,6 @@ from ..tensor.autocast import autocast_dtype
 from ..tensor.log_tensor import LogTensor
 from ..tensor.parameter import few_bit_parameter, held_parameters
 
-SEED = 0
-"""The seed of the signs of zeros in layers made with ``bits=``: the default of `lognet.wrap`."""
-
 
 def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
     """Make every float parameter of a module a LogTensor parameter, in place, to the bit as `lognet.wrap` does.
@@ -30,7 +27,8 @@ def quantize_parameters_(module: nn.Module, bits: int | None) -> None:
     if check_bits(bits) is None:
         return
     held = [p for p in held_parameters(module) if not isinstance(p.tensor, LogTensor)]
-    made = [few_bit_parameter(p, LogFormat(bits), mix64(SEED, i)) for i, p in enumerate(held)]  # type: ignore[arg-type]
+    # 0 is the default seed of `lognet.wrap`, from which the signs of zeros are drawn
+    made = [few_bit_parameter(p, LogFormat(bits), mix64(0, i)) for i, p in enumerate(held)]  # type: ignore[arg-type]
     for old, new in zip(held, made, strict=True):
         for holder in old.holders:
             setattr(holder.module, holder.attribute, new)

@@ -74,17 +74,7 @@ def unroll(
 
 
 def checked_state(hx: Any, shapes: Sequence[tuple[int, ...]], like: Tensor) -> State:
-    """The state as a tuple of tensors of the shapes: the given one, or zeros if there is none.
-
-    Args:
-        hx: None, a tensor where there is one shape, or a pair of tensors where there are two.
-        shapes: of h, and of c for LSTMs.
-        like: has the dtype and device of zeros, and the dtype that a given state must have outside autocast.
-
-    Raises:
-        TypeError: a state of another form or dtype.
-        ValueError: a state of another shape.
-    """
+    """The state as a tuple of tensors of the given shapes, of h and, for LSTMs, of c. None becomes zeros like `like`."""
     if hx is None:
         return tuple(like.new_zeros(shape) for shape in shapes)
     pair = len(shapes) > 1
@@ -102,15 +92,7 @@ class Recurrence(nn.Module):
     """The base of the recurrent layers: layers, directions, projections and sequences as in `torch.nn`.
 
     A subclass says in `_layer` how one layer runs in one direction, and, if it keeps activations in an order of its
-    own, in `_enter` and `_leave` how to get there and back.
-
-    Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in
-            `torch.nn.LSTM`.
-
-    Raises:
-        TypeError, ValueError: a size that is not a positive int, a dropout outside 0 to 1, a proj_size that is not
-            below hidden_size or not of an LSTM.
+    own, in `_enter` and `_leave` how to get there and back. The arguments are those of `torch.nn.LSTM`.
     """
 
     gates: int
@@ -164,7 +146,6 @@ class Recurrence(nn.Module):
         return (self.proj_size or self.hidden_size, self.hidden_size)[: self.states]
 
     def _inputs_of(self, name: str) -> int:
-        """Input features of a layer."""
         return self.input_size if name.startswith("l0") else self._state_sizes[0] * self._directions
 
     def _run(self, input: Any, hx: Any) -> tuple[Any, State]:
@@ -222,7 +203,6 @@ class Recurrence(nn.Module):
         return self._leave(data), tuple(self._leave(torch.stack(s)) for s in zip(*finals, strict=True))
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.input_size}, {self.hidden_size}"
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False}
         for name, default in {**defaults, "proj_size": 0}.items():
@@ -231,8 +211,6 @@ class Recurrence(nn.Module):
 
 
 class LSTM(Recurrence):
-    """The base of LSTMs."""
-
     gates, states, cell = 4, 2, staticmethod(lstm)
 
     def forward(
@@ -244,8 +222,6 @@ class LSTM(Recurrence):
 
 
 class GRU(Recurrence):
-    """The base of GRUs."""
-
     gates, states, cell = 3, 1, staticmethod(gru)
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:

@@ -38,18 +38,10 @@ def write_file(
     sign_keys: Mapping[str, int],
     quantizers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write tensors by name, LogTensors as their planes, with `write_atomically`.
+    """Write tensors by name, LogTensors as their planes, with `write_atomically`. An error leaves nothing written.
 
-    Args:
-        path: of the file; its folder must exist.
-        state: dense tensors and LogTensors. One tensor under several names is written once.
-        sign_keys: names of LogTensors whose signs are those of `drawn_signs` with this key, and are left out.
-        quantizers: what `describe_quantizers` says of the model's activations and gradients.
-
-    Raises:
-        TypeError: something that is not a dense tensor or a LogTensor; nothing is written.
-        ValueError: a tensor without values (on the meta device, or not yet initialised); nothing is written.
-        FileNotFoundError: there is no such folder.
+    One tensor under several names is written once. The LogTensors named in `sign_keys` have the signs that `drawn_signs`
+    gives for their keys, and are written without them. `quantizers` are those of `describe_quantizers`.
     """
     planes, description = _packed(state, sign_keys)
     description |= {"quantizers": dict(quantizers)} if quantizers else {}
@@ -64,10 +56,6 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str
     """The tensors of a file by name, on the CPU, tied ones as one object; and the quantizers that it names.
 
     All of it is checked before anything returns.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file that is truncated, damaged, of another kind or of a newer version of this format.
     """
     where = os.fspath(path)
     if not os.path.isfile(where):

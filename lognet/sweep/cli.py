@@ -26,8 +26,8 @@ from .variants import FORMS, REAL, Variant
 
 DESCRIPTION = """\
 Train FP32 Adam, FP32 Madam and B-bit Madam side by side: same data, same order, same schedule, several seeds.
-Ends with a table, results.json, results.csv, tables.md and report.html.  Every finished run is kept at once: after Ctrl-C, a
-crash or a power cut the same command goes on where it stopped and ends with the same table."""
+The sweep ends with a table, results.json, results.csv, tables.md and report.html.  Every finished run is saved at once.
+After Ctrl-C, a crash or a power cut, the same command continues where it stopped and ends with the same table."""
 
 EPILOG = """\
 examples:
@@ -47,21 +47,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags of the sweep."""
     p = _Parser(
         prog="lognet sweep",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--tasks", nargs="+", metavar="TASK", help=f"of {', '.join(reversed(TASKS))} (default: digits text)")
+    p.add_argument("--tasks", nargs="+", metavar="TASK", help=f"{', '.join(reversed(TASKS))} (default: digits text)")
     p.add_argument(
         "--precisions",
         nargs="+",
         default=["fp32", "12", "10", "8"],
         metavar="P",
-        help="fp32 (Adam and Madam) and, for Madam, bits of the weights, 2 to 16, or of weights/activations/gradients,"
-        " as in 8/8/8; these two may also be fp32, fixed8, float8, e5m2 or block8 (default: fp32 12 10 8)",
+        help="fp32 (Adam and Madam); for Madam, bits of the weights, 2 to 16, or of weights/activations/gradients, as"
+        " in 8/8/8. Activations and gradients may also be fp32, fixed8, float8, e5m2 or block8 (default: fp32 12 10 8)",
     )
     p.add_argument(
         "--model",
@@ -70,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="M",
         help=f"the networks, each {FORMS} (default: {REAL}, plain layers of the task's own width)",
     )
-    p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="default: 0 1 2")
+    p.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="S", help="whole numbers (default: 0 1 2)")
     p.add_argument("--out", type=Path, default=Path("sweep-results"), metavar="DIR", help="default: sweep-results")
     p.add_argument("--text", metavar="FILE", help="train the task text on this UTF-8 file")
     p.add_argument(
@@ -78,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of every run (default: each task's own)")
     p.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, one core each (default: all cores)")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--quiet", action="store_true", help="show no progress bar")
     return p
 
 
@@ -142,7 +141,6 @@ def _command(args: argparse.Namespace, who: Sequence[Contender], tasks: Sequence
 
 
 def sweep(args: argparse.Namespace) -> int:
-    """Carry out a request; returns the exit code."""
     # Check the whole request first, so that an error leaves nothing written.
     tasks, who, seeds = _tasks(args), contenders(args.precisions), _seeds(args.seeds)
     variants = [find_task(task_name(name, model)).name for name in tasks for model in _models(args.model)]
@@ -177,7 +175,6 @@ def _check_networks(runs: Sequence[Run], datasets: dict[str, Dataset]) -> None:
 
 
 def _train(store: Store, pending: Sequence[Run], jobs: int, already: int, show: bool) -> None:
-    """Train the missing runs and save each one as it finishes."""
     if already:
         kept = f"{already} {'run is' if already == 1 else 'runs are'} kept"
         print(f"{kept} in {store.folder} already; {len(pending)} to go", file=sys.stderr)
@@ -209,7 +206,6 @@ def _finish(store: Store) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
     try:
         return sweep(parser().parse_args(argv))
     except SweepError as e:

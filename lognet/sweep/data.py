@@ -123,7 +123,6 @@ def own_prose() -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read the user's text, or raise SweepError with the reason."""
     try:
         raw = path.read_bytes()
     except OSError as e:
@@ -210,7 +209,7 @@ class _ArraysOnly(pickle.Unpickler):
         return allowed[module, name]
 
 
-def _cifar_batch(path: Path, kind: str = "CIFAR-10", key: str = "labels", classes: int = 10) -> tuple[Tensor, Tensor]:
+def _cifar_batch(path: Path, kind: str, key: str, classes: int) -> tuple[Tensor, Tensor]:
     """Images ``[n, 3, 32, 32]`` uint8 and labels of one CIFAR file, checked."""
     import numpy as np
 
@@ -246,12 +245,7 @@ def load_cifar10(folder: Path) -> Dataset:
 
     No example: it needs the data set.
     """
-    where = _cifar_folder(folder, "CIFAR-10", "cifar-10-batches-py", [*_CIFAR_TRAIN, "test_batch"])
-    parts = [_cifar_batch(where / name) for name in _CIFAR_TRAIN]
-    train_x, train_y = (torch.cat(z) for z in zip(*parts, strict=True))
-    test_x, test_y = _cifar_batch(where / "test_batch")
-    digest = _digest(train_x, train_y, test_x, test_y)
-    return Dataset(train_x, train_y, test_x, test_y, 10, digest, "CIFAR-10, python version")
+    return _cifar(folder, "CIFAR-10", "cifar-10-batches-py", _CIFAR_TRAIN, "test_batch", "labels", 10)
 
 
 def load_cifar100(folder: Path) -> Dataset:
@@ -265,23 +259,23 @@ def load_cifar100(folder: Path) -> Dataset:
 
     No example: it needs the data set.
     """
-    where = _cifar_folder(folder, "CIFAR-100", "cifar-100-python", ["train", "test"])
-    train_x, train_y = _cifar_batch(where / "train", "CIFAR-100", "fine_labels", 100)
-    test_x, test_y = _cifar_batch(where / "test", "CIFAR-100", "fine_labels", 100)
-    digest = _digest(train_x, train_y, test_x, test_y)
-    return Dataset(train_x, train_y, test_x, test_y, 100, digest, "CIFAR-100, python version")
+    return _cifar(folder, "CIFAR-100", "cifar-100-python", ["train"], "test", "fine_labels", 100)
 
 
-def _cifar_folder(folder: Path, kind: str, archive: str, files: list[str]) -> Path:
-    """Where the files are: in the folder of that archive's name, or in the folder that holds it."""
+def _cifar(folder: Path, kind: str, archive: str, train: list[str], test: str, key: str, classes: int) -> Dataset:
+    """The data in a folder with the archive's name, or in the folder that holds it."""
     if not folder.is_dir():
         raise SweepError(f"the {kind} folder {folder} does not exist; give the folder of the unpacked archive")
     inner = folder / archive
     where = inner if inner.is_dir() else folder
-    missing = [name for name in files if not (where / name).is_file()]
+    missing = [name for name in (*train, test) if not (where / name).is_file()]
     if missing:
         raise SweepError(f"the {kind} folder {where} lacks {', '.join(missing)} (the python version is needed)")
-    return where
+    parts = [_cifar_batch(where / name, kind, key, classes) for name in train]
+    train_x, train_y = (torch.cat(z) for z in zip(*parts, strict=True))
+    test_x, test_y = _cifar_batch(where / test, kind, key, classes)
+    digest = _digest(train_x, train_y, test_x, test_y)
+    return Dataset(train_x, train_y, test_x, test_y, classes, digest, f"{kind}, python version")
 
 
 _CIFAR_MEAN = (0.4914, 0.4822, 0.4465)

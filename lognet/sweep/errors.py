@@ -20,5 +20,4 @@ class RunFailed(RuntimeError):
 
 
 def need(module: str) -> SweepError:
-    """The error for a missing optional package."""
     return SweepError(f'the sweep needs {module}; install it with: pip install "lognet[sweep]"')

@@ -55,8 +55,6 @@ def _placeholder(entry: int) -> str:
 
 
 class Figures:
-    """Draws the figures of one report."""
-
     def __init__(self, summaries: Sequence[TaskSummary]) -> None:
         self.colour = colours([row.contender for s in summaries for row in s.rows])
         self.count = 0
@@ -245,7 +243,6 @@ class Figures:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A running mean over the last values."""
     width = max(1, round(SMOOTHING * len(values)))
     return [fmean(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))]
 

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,6 @@ def find_task(name: str) -> Task:
 
 
 def is_task(name: Any) -> bool:
-    """Whether there is a task of that name."""
     try:
         find_task(name)
     except (SweepError, TypeError, AttributeError):
@@ -254,7 +253,6 @@ def _quantizer_name(word: str, name: str) -> str | None:
 
 
 def load(task: str, source: str | None) -> Dataset:
-    """The data of a task; ``source`` is the user's file or folder."""
     if task == "digits":
         return load_digits()
     if task == "text":
@@ -294,10 +292,7 @@ class Run:
     def as_json(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "optimizer": self.contender.optimizer,
-            "bits": self.contender.bits,
-            "activation": self.contender.activation,
-            "gradient": self.contender.gradient,
+            **asdict(self.contender),
             "seed": self.seed,
             "settings": self.settings,
             "source": self.source,

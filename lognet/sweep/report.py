@@ -53,7 +53,6 @@ dt { color:var(--soft) } dd { margin:0; overflow-wrap:anywhere }
 
 
 def render(summaries: Sequence[TaskSummary], store: Store) -> str:
-    """The whole page."""
     figures = Figures(summaries)
     palette = colours([row.contender for s in summaries for row in s.rows])
     shown = [s for s in summaries if s.task.name in TASKS] or summaries[:1]  # variants have their sections folded

@@ -8,6 +8,7 @@ import io
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,7 @@ class Store:
         self.records[run.key] = {
             "task": run.task,
             "contender": run.contender.key,
-            "optimizer": run.contender.optimizer,
-            "bits": run.contender.bits,
-            "activation": run.contender.activation,
-            "gradient": run.contender.gradient,
+            **asdict(run.contender),
             "seed": run.seed,
             "fingerprint": run.fingerprint,
             "settings": run.settings,
@@ -162,7 +160,6 @@ CSV_COLUMNS = (
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """One row a run."""
     out = io.StringIO()
     table = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()

@@ -19,7 +19,6 @@ class Table(NamedTuple):
 
 
 def cells(summary: TaskSummary) -> Table:
-    """One row a contender."""
     madam, adam = summary.row("madam-fp32"), summary.row("adam-fp32")
     heads = ["", "lr", "seeds", "mean", "range", "vs FP32 Madam", "vs FP32 Adam", "weights", "training"]
     if summary.task.paper:
@@ -45,7 +44,6 @@ def cells(summary: TaskSummary) -> Table:
 
 
 def shown(summary: TaskSummary, d: Difference | None) -> str:
-    """A difference with its noise."""
     if d is None:
         return "-"
     noise = "" if d.noise is None else f" (± {summary.number(d.noise)})"

@@ -61,7 +61,6 @@ class Variant:
         return cls(found["layers"], width, depth, found["tables"])
 
     def __str__(self) -> str:
-        """The word that `parse` reads."""
         depth = "" if self.depth is None else f"x{self.depth}"
         width = "" if self.width is None else f"@{self.width}{depth}"
         return f"{self.layers}{width}" + ("" if self.tables is None else f"+{self.tables}")

@@ -48,7 +48,6 @@ class Channel:
 
 
 def main() -> None:
-    """Serve runs until stdin ends."""
     # Only the channel writes to the real stdout. What libraries print goes to stderr.
     channel = Channel(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

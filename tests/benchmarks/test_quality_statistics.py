@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.quality.frechet import frechet_distance, moments
+from benchmarks.quality.gan import frechet_distance, moments
 from benchmarks.quality.statistics import Sample, difference
 from benchmarks.quality.tasks import ACCURACY, BITS_PER_CHARACTER
 

@@ -21,11 +21,11 @@ from common import checkpoint, enwik8, iwslt, wikitext  # noqa: E402
 from common.frechet import Moments, frechet_distance  # noqa: E402
 from common.imagefolder import ImageFolder  # noqa: E402
 from common.loop import main  # noqa: E402
-from common.madam import MadamRow  # noqa: E402
 from common.optimizers import Schedule  # noqa: E402
 from common.options import OPTIMIZERS, parse  # noqa: E402
 from common.papers import ROWS  # noqa: E402
 from common.place import Place  # noqa: E402
+from common.rows import MadamRow  # noqa: E402
 from common.translation import beam_search  # noqa: E402
 from madam_cifar import MadamCifar  # noqa: E402
 

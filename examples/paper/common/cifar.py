@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lognet.sweep import SweepError, crop_and_flip, epoch_order, load_cifar10, load_cifar100
 
-from .recipe import Recipe
+from .recipe import PictureRecipe
 
 
-class CifarRecipe(Recipe):
+class CifarRecipe(PictureRecipe):
     """Classify CIFAR pictures: cross-entropy, random crops mirrored half the time, top-1 on the test set.
 
     --data is the folder of the unpacked archive, ``cifar-10-batches-py`` or ``cifar-100-python``, or the folder
@@ -47,24 +46,10 @@ class CifarRecipe(Recipe):
                 yield x[mine].to(self.place.device), self.data.train_y[chosen][mine].to(self.place.device)
                 step += 1
 
-    def normalise(self, pictures: Tensor) -> Tensor:
-        """uint8 to zero mean and unit variance in each channel of the training set."""
-        return (pictures.float() / 255 - self.mean) / self.deviation
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(network(self.normalise(batch[0])), batch[1])
-
     def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
-        """Top-1 on the test set, in per cent."""
-        right = 0
         mine = slice(self.place.rank, None, self.place.world)
         pairs = zip(self.data.test_x[mine].split(500), self.data.test_y[mine].split(500), strict=True)
-        for x, y in pairs:
-            logits = model(self.normalise(x.to(self.place.device)))
-            right += int((logits.argmax(1) == y.to(self.place.device)).sum())
-        accuracy = 100 * self.place.sum(right)[0] / len(self.data.test_y)
-        return {"accuracy": accuracy, "error": 100 - accuracy}
+        return self.top1(model, pairs, len(self.data.test_y))
 
 
 def read(load, folder: Path):

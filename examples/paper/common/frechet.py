@@ -28,7 +28,6 @@ class Moments:
         self.second: Tensor | None = None
 
     def add(self, features: Tensor) -> None:
-        """Add features (N, d)."""
         x = features.double()
         self.count += len(x)
         self.first = x.sum(0) if self.first is None else self.first + x.sum(0)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .recipe import Recipe
+from .recipe import PictureRecipe
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual values for ImageNet
 SUFFIXES = (".jpeg", ".jpg")
@@ -82,7 +81,7 @@ def _random_crop(
     return _middle(width, height), mirrored
 
 
-class ImageNetRecipe(Recipe):
+class ImageNetRecipe(PictureRecipe):
     """Classify ImageNet: cross-entropy, top-1 on the validation set. --data holds the folders ``train`` and ``val``."""
 
     side = 224
@@ -90,6 +89,7 @@ class ImageNetRecipe(Recipe):
     def __init__(self, args, place) -> None:
         super().__init__(args, place)
         self.side = args.side
+        self.mean, self.deviation = (torch.tensor(v, device=place.device).view(3, 1, 1) for v in (MEAN, DEVIATION))
         self.train = ImageFolder(args.data / "train", self.side)
         self.val = ImageFolder(args.data / "val", self.side, self.train.classes)
         self.per_epoch = len(self.train) // args.batch
@@ -99,7 +99,6 @@ class ImageNetRecipe(Recipe):
 
     @classmethod
     def add_options(cls, parser) -> None:
-        """The side of the pictures."""
         parser.add_argument("--side", type=int, default=224, help="pixels")
 
     def batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -121,21 +120,8 @@ class ImageNetRecipe(Recipe):
         for x, y in DataLoader(data, batch_sampler=shares, num_workers=workers, pin_memory=pinned):
             yield x.to(self.place.device, non_blocking=True), y.to(self.place.device, non_blocking=True)
 
-    def normalise(self, pictures: Tensor) -> Tensor:
-        """uint8 to about zero mean and unit variance in each channel."""
-        mean, deviation = (pictures.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (MEAN, DEVIATION))
-        return (pictures.float() / 255 - mean) / deviation
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(network(self.normalise(batch[0])), batch[1])
-
     def evaluate(self, model: nn.Module, final: bool) -> dict[str, float]:
-        """Top-1 on the validation set, in per cent."""
-        right, size = torch.zeros((), device=self.place.device), self.args.batch
+        size = self.args.batch
         mine = [(i, None) for i in range(self.place.rank, len(self.val), self.place.world)]
         shares = [mine[i : i + size] for i in range(0, len(mine), size)]
-        for x, y in self._loader(self.val, shares):
-            right += (model(self.normalise(x)).argmax(1) == y).sum()
-        accuracy = 100 * self.place.sum(right)[0] / len(self.val)
-        return {"accuracy": accuracy, "error": 100 - accuracy}
+        return self.top1(model, self._loader(self.val, shares), len(self.val))

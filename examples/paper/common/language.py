@@ -43,7 +43,6 @@ class LanguageRecipe(Recipe):
 
     @classmethod
     def add_options(cls, parser) -> None:
-        """The windows."""
         super().add_options(parser)
         parser.add_argument("--length", type=int, help="tokens of a training window")
         parser.add_argument("--eval-length", type=int, help="tokens of a window in evaluation")
@@ -57,7 +56,6 @@ class LanguageRecipe(Recipe):
         raise NotImplementedError
 
     def batches(self, first: int) -> Iterator[Window]:
-        """The windows from step `first` on."""
         step = first
         while True:
             number = step % self.windows

@@ -26,7 +26,6 @@ RESUMED_DIFFERENTLY = {"data", "out", "device", "workers", "log_every", "save_ev
 
 
 def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> None:
-    """Run a recipe from the command line."""
     args = parse(recipe.__doc__ or "", argv, recipe.add_options, recipe.defaults, recipe.tiny)
     with Place.of(args.device, args.amp) as place:
         Run(recipe(args, place), args, place).train()
@@ -101,7 +100,6 @@ class Run:
             self.log.write(step=self.step, **values, lr=float(lr), seconds=round(self.seconds, 3))
 
     def _mean(self, loss: Tensor) -> float:
-        """Over the processes."""
         total, processes = self.place.sum(loss, 1)
         mean = total / processes
         if math.isfinite(mean):

@@ -12,8 +12,6 @@ THESIS = "Panahi's thesis, chapter 4 (Shapeshifter)"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of a paper."""
-
     source: str
     """Paper and table."""
     what: str
@@ -27,14 +25,47 @@ class Row:
         return f"{self.figure:g}" + ("" if self.spread is None else f" ± {self.spread:g}")
 
 
-ROWS: dict[str, Row] = {}
+_ACCURACY, _BITS = "top-1 accuracy, %", "validation bits per character"
+_CIFAR = f"{ALGEBRA}, Table 6"
+_IMAGENET = f"{ALGEBRA}, appendix B.2"
+_ENWIK8 = f"{ALGEBRA}, Table 2"
+_WIKITEXT = f"{ALGEBRA}, Table 3"
+_IWSLT = f"{R2D2}, Table 2, De-En"
+_T5 = f"{THESIS}, Table 5"
+ROWS: dict[str, Row] = {
+    "algebra/cifar10/R/batch": Row(_CIFAR, "CIFAR-10, R, 3.64M parameters", _ACCURACY, 94.2),
+    "algebra/cifar10/C/batch": Row(_CIFAR, "CIFAR-10, C BN, 1.85M parameters", _ACCURACY, 94.2),
+    "algebra/cifar10/C/whitening": Row(_CIFAR, "CIFAR-10, C W, 1.86M parameters", _ACCURACY, 94.3),
+    "algebra/cifar10/M2R/batch": Row(_CIFAR, "CIFAR-10, M2(R), 0.94M parameters", _ACCURACY, 94.3),
+    "algebra/cifar10/H/batch": Row(_CIFAR, "CIFAR-10, H BN, 0.94M parameters", _ACCURACY, 93.4),
+    "algebra/cifar10/H/whitening": Row(_CIFAR, "CIFAR-10, H W, 0.97M parameters", _ACCURACY, 94.1),
+    # Figures 1 and 2 are drawings without numbers; this one stands in the text.
+    "algebra/imagenet/resnet50/H": Row(
+        _IMAGENET, "ImageNet, ResNet-50, H, channels divided by 4", _ACCURACY, 74.0, 0.14
+    ),
+    "algebra/enwik8/R": Row(_ENWIK8, "enwik8, Transformer efficient 24L, 69.4M parameters", _BITS, 0.99),
+    "algebra/enwik8/M2R": Row(_ENWIK8, "enwik8, M2(R)-Transformer efficient 42L, 31.2M parameters", _BITS, 0.99),
+    # The paper counts tuples: the key has the tuples too.
+    "algebra/wikitext103/R/1024": Row(_WIKITEXT, "WikiText-103, R, 1024, 12.1M parameters", _BITS, 1.34),
+    "algebra/wikitext103/R/1280": Row(_WIKITEXT, "WikiText-103, R, 1280, 18.7M parameters", _BITS, 1.32),
+    "algebra/wikitext103/R/1536": Row(_WIKITEXT, "WikiText-103, R, 1536, 27.8M parameters", _BITS, 1.29),
+    "algebra/wikitext103/R/1768": Row(_WIKITEXT, "WikiText-103, R, 1768, 35.3M parameters", _BITS, 1.25),
+    "algebra/wikitext103/R/2048": Row(_WIKITEXT, "WikiText-103, R, 2048, 47.2M parameters", _BITS, 1.24),
+    "algebra/wikitext103/C/1024": Row(_WIKITEXT, "WikiText-103, C, 1024, 24.1M parameters", _BITS, 1.26),
+    "algebra/wikitext103/C/640": Row(_WIKITEXT, "WikiText-103, C, 640, 9.68M parameters", _BITS, 1.32),
+    "algebra/wikitext103/M2R/512": Row(_WIKITEXT, "WikiText-103, M2(R), 512, 12.6M parameters", _BITS, 1.30),
+    "algebra/wikitext103/H/512": Row(_WIKITEXT, "WikiText-103, H, 512, 12.6M parameters", _BITS, 1.32),
+    "algebra/wikitext103/M3R/384": Row(_WIKITEXT, "WikiText-103, M3(R), 384, 16.4M parameters", _BITS, 1.31),
+    "iwslt/dense": Row(_IWSLT, "IWSLT'14, Transformer, 44M parameters", "BLEU", 36.68),
+    "iwslt/phm/2": Row(_IWSLT, "IWSLT'14, R2D2 n = 2, 22M parameters", "BLEU", 35.52),
+    "iwslt/phm/4": Row(_IWSLT, "IWSLT'14, R2D2 n = 4, 11M parameters", "BLEU", 35.53),
+    "iwslt/phm/8": Row(_IWSLT, "IWSLT'14, R2D2 n = 8, 5.5M parameters", "BLEU", 34.16),
+    "iwslt/phm/16": Row(_IWSLT, "IWSLT'14, R2D2 n = 16, 2.9M parameters", "BLEU", 33.89),
+    "iwslt-t5/dense": Row(_T5, "IWSLT'14 De-En, T5-small, 60.5M parameters", "BLEU", 36.72),
+    "iwslt-t5/phm": Row(_T5, "IWSLT'14 De-En, T5-small, PHM-Tm n = 16, 19.6M parameters", "BLEU", 36.49),
+    "iwslt-t5/shapeshifter": Row(_T5, "IWSLT'14 De-En, T5-small, Shapeshifter 16/256, 4.2M parameters", "BLEU", 36.36),
+}
 """By a key that the recipes make of their options: ``madam/cifar10/madam/8``, ``iwslt/phm/16``."""
-
-
-def _add(prefix: str, source: str, unit: str, figures: dict[str, tuple[str, float, float | None]]) -> None:
-    for key, (what, figure, spread) in figures.items():
-        ROWS[f"{prefix}/{key}"] = Row(source, what, unit, figure, spread)
-
 
 # Tables 1 and 2. Of SGD and Adam, Table 1 gives only the better one.
 _ERROR, _FID, _PERPLEXITY = "top-1 test error, %", "FID", "test perplexity"
@@ -53,72 +84,3 @@ for _task, _what, _unit, _best, _figures in [
         _label = f"FP32 {_label}" if _bits == "none" else f"{_bits}-bit {_label}"
         _source = f"{MADAM}, Table {1 if _bits == 'none' else 2}"
         ROWS[f"madam/{_task}/{_optimizer}/{_bits}"] = Row(_source, f"{_what}, {_label}", _unit, _figure, _spread)
-
-_add(
-    "algebra/cifar10",
-    f"{ALGEBRA}, Table 6",
-    "top-1 accuracy, %",
-    {
-        "R/batch": ("CIFAR-10, R, 3.64M parameters", 94.2, None),
-        "C/batch": ("CIFAR-10, C BN, 1.85M parameters", 94.2, None),
-        "C/whitening": ("CIFAR-10, C W, 1.86M parameters", 94.3, None),
-        "M2R/batch": ("CIFAR-10, M2(R), 0.94M parameters", 94.3, None),
-        "H/batch": ("CIFAR-10, H BN, 0.94M parameters", 93.4, None),
-        "H/whitening": ("CIFAR-10, H W, 0.97M parameters", 94.1, None),
-    },
-)
-# Figures 1 and 2 are drawings without numbers; this one stands in the text.
-_add(
-    "algebra/imagenet",
-    f"{ALGEBRA}, appendix B.2",
-    "top-1 accuracy, %",
-    {"resnet50/H": ("ImageNet, ResNet-50, H, channels divided by 4", 74.0, 0.14)},
-)
-_add(
-    "algebra/enwik8",
-    f"{ALGEBRA}, Table 2",
-    "validation bits per character",
-    {
-        "R": ("enwik8, Transformer efficient 24L, 69.4M parameters", 0.99, None),
-        "M2R": ("enwik8, M2(R)-Transformer efficient 42L, 31.2M parameters", 0.99, None),
-    },
-)
-_add(
-    "algebra/wikitext103",
-    f"{ALGEBRA}, Table 3",
-    "validation bits per character",
-    {  # the paper counts tuples: the key has the tuples too
-        "R/1024": ("WikiText-103, R, 1024, 12.1M parameters", 1.34, None),
-        "R/1280": ("WikiText-103, R, 1280, 18.7M parameters", 1.32, None),
-        "R/1536": ("WikiText-103, R, 1536, 27.8M parameters", 1.29, None),
-        "R/1768": ("WikiText-103, R, 1768, 35.3M parameters", 1.25, None),
-        "R/2048": ("WikiText-103, R, 2048, 47.2M parameters", 1.24, None),
-        "C/1024": ("WikiText-103, C, 1024, 24.1M parameters", 1.26, None),
-        "C/640": ("WikiText-103, C, 640, 9.68M parameters", 1.32, None),
-        "M2R/512": ("WikiText-103, M2(R), 512, 12.6M parameters", 1.30, None),
-        "H/512": ("WikiText-103, H, 512, 12.6M parameters", 1.32, None),
-        "M3R/384": ("WikiText-103, M3(R), 384, 16.4M parameters", 1.31, None),
-    },
-)
-_add(
-    "iwslt",
-    f"{R2D2}, Table 2, De-En",
-    "BLEU",
-    {
-        "dense": ("IWSLT'14, Transformer, 44M parameters", 36.68, None),
-        "phm/2": ("IWSLT'14, R2D2 n = 2, 22M parameters", 35.52, None),
-        "phm/4": ("IWSLT'14, R2D2 n = 4, 11M parameters", 35.53, None),
-        "phm/8": ("IWSLT'14, R2D2 n = 8, 5.5M parameters", 34.16, None),
-        "phm/16": ("IWSLT'14, R2D2 n = 16, 2.9M parameters", 33.89, None),
-    },
-)
-_add(
-    "iwslt-t5",
-    f"{THESIS}, Table 5",
-    "BLEU",
-    {
-        "dense": ("IWSLT'14 De-En, T5-small, 60.5M parameters", 36.72, None),
-        "phm": ("IWSLT'14 De-En, T5-small, PHM-Tm n = 16, 19.6M parameters", 36.49, None),
-        "shapeshifter": ("IWSLT'14 De-En, T5-small, Shapeshifter 16/256, 4.2M parameters", 36.36, None),
-    },
-)

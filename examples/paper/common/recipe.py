@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .optimizers import MADAM, MADAM_PAPER, Preset
@@ -100,7 +101,6 @@ class Recipe:
         raise NotImplementedError
 
     def update(self, networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], batch: Any) -> Tensor:
-        """One training step, and its loss."""
         with self.place.autocast():
             loss = self.loss(networks[0], batch)
         optimizers[0].zero_grad()
@@ -121,3 +121,27 @@ class Recipe:
             late = [r[self.metric] for step, r in history if self.metric in r and step >= 0.95 * total]
             return min(late, default=None)
         return found[-1] if found else None
+
+
+class PictureRecipe(Recipe):
+    """The base of recipes that classify pictures: cross-entropy, and top-1 on held-out pictures."""
+
+    mean: Tensor
+    deviation: Tensor
+    """Of each channel (3, 1, 1), of pictures in 0 .. 1."""
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """uint8 to about zero mean and unit variance in each channel."""
+        return (pictures.float() / 255 - self.mean) / self.deviation
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(network(self.normalise(batch[0])), batch[1])
+
+    def top1(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], count: int) -> dict[str, float]:
+        """In per cent of `count` pictures, of which `batches` has this process's share."""
+        right, device = torch.zeros((), device=self.place.device), self.place.device
+        for x, y in batches:
+            right += (model(self.normalise(x.to(device))).argmax(1) == y.to(device)).sum()
+        accuracy = 100 * self.place.sum(right)[0] / count
+        return {"accuracy": accuracy, "error": 100 - accuracy}

@@ -38,7 +38,6 @@ class TranslationRecipe(Recipe):
 
     @classmethod
     def add_options(cls, parser) -> None:
-        """Lengths and the search."""
         super().add_options(parser)
         parser.add_argument("--max-length", type=int, default=175, help="tokens of a sentence, in training and search")
         parser.add_argument("--eval-every", type=int, help="steps between evaluations; default: an epoch")
@@ -75,7 +74,6 @@ class TranslationRecipe(Recipe):
         raise NotImplementedError
 
     def translate(self, model: nn.Module, source: Tensor) -> Sentences:
-        """A translation of each sentence, by beam search."""
         raise NotImplementedError
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """Algebras as data: one structure table gives the product, its cost, the dense expansion and the fast form.
 
-An algebra multiplies tuples of A real numbers. Its table is a list of entries ``(out, left, right, sign)``, each saying
+An algebra multiplies tuples of A real numbers. Its table is a list of entries ``(out, left, right, sign)``. Each means
 ``o[out] += sign * t[left] * v[right]``. Rows of the paper's tables are the left factor (the weight t), columns the
 right one (the activation v).
 """
@@ -29,15 +29,15 @@ class Algebra:
         name: of a registered algebra: ``"R", "C", "H", "M2R", "M3R", "M4R", "M2C", "D2", "D3", "D4"``; or, with
             `entries`, any name for a new one.
         entries: the structure table, ``(out, left, right, sign)`` each, indices from 0; `sign` is usually +1 or -1 and
-            may be any non-zero number. Default: look `name` up.
+            may be any non-zero number. Default: the table registered under `name`.
 
     Attributes:
         size: A, components of a tuple.
         multiplies, loads: real multiplications in one product, and numbers loaded for it.
-        weight_reuse: output components in which a component of the left factor takes part, on average.
+        weight_reuse: the mean number of output components to which one component of the left factor contributes.
 
     An algebra need not be associative or commutative (`is_associative`, `is_commutative`) or have a unit, because a layer
-    multiplies only once. `register` makes a new one known by its name.
+    multiplies only once. After `register`, a new one can be given by its name.
 
     Raises:
         ValueError: a name not registered; an empty table, a negative index, an entry of zero, one given twice, or a
@@ -81,7 +81,7 @@ class Algebra:
 
     @staticmethod
     def from_grid(name: str, grid: str) -> Algebra:
-        """An algebra from a table as the paper prints it: row t, column v, the signed component or 0; one line a row.
+        """The algebra of a table as the paper prints it: row t and column v have a signed component or 0.
 
         Raises:
             ValueError: the grid is not square, or an entry is not a signed letter from ``a`` or 0.
@@ -128,7 +128,7 @@ class Algebra:
 
     @property
     def weight_reuse(self) -> float:
-        """Output components in which a component of the weight takes part (Table 1), on average over components."""
+        """The mean number of output components to which one component of the weight contributes (Table 1)."""
         return self.multiplies / self.size
 
     @cached_property
@@ -168,7 +168,7 @@ class Algebra:
         return (acting @ v.to(dtype).unsqueeze(-1)).squeeze(-1)
 
     def expand(self, weight: Tensor) -> Tensor:
-        """The dense real matrix or kernel by which a weight of tuples acts, of A times as many numbers.
+        """The dense real matrix or kernel that does the same as a weight of tuples. It has A times as many numbers.
 
         Args:
             weight: (out, in, *kernel, A) in tuples.
@@ -198,15 +198,10 @@ class Algebra:
 
 
 def tuples_in(size: int, algebra: Algebra, name: str) -> int:
-    """How many tuples a width of `size` real scalars holds.
-
-    Raises:
-        TypeError: not an int.
-        ValueError: not a positive multiple of A, naming the nearest that is.
-    """
+    """The number of tuples in a width of `size` real scalars, or an error that names the nearest legal width."""
+    a = algebra.size
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"{name} must be an int, got {size!r} of type {type(size).__name__}")
-    a = algebra.size
     if size <= 0 or size % a:
         nearest = max(a, (size + a // 2) // a * a)
         raise ValueError(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import MultiheadAttentionBase
 from ..checks import nearest_divisors
@@ -78,13 +77,11 @@ class AlgebraMultiheadAttention(MultiheadAttentionBase):
         make = lambda width: AlgebraLinear(width, embed_dim, bias, device, dtype, algebra=self.algebra)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = map(make, (embed_dim, self.kdim, self.vdim, embed_dim))
         if add_bias_kv:
-            row = lambda: nn.init.xavier_normal_(torch.empty(1, 1, embed_dim, device=device, dtype=dtype))
-            self.bias_k, self.bias_v = nn.Parameter(row()), nn.Parameter(row())
+            self._add_bias_kv({"device": device, "dtype": dtype})
         quantize_parameters_(self, bits)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.q_proj(query), self.k_proj(key), self.v_proj(value)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, algebra={self.algebra}"

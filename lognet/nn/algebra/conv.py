@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...tensor import convolution
 from ...tensor.floats import dense
 from ..checks import check_count, nearest_divisors
-from ..parameters import check_bits, glorot, quantize_parameters_, write_
+from ..convolution import ConvolutionBase, Size
+from ..parameters import check_bits, glorot
 from .algebras import Algebra, tuples_in
-from .convolve import Size, check_sizes, convolve, form_of
+from .convolve import check_sizes, convolve, form_of
 from .forms import check_layout
-from .masks import Prunable
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+from .linear import AlgebraLayer
 
 
-class _AlgebraConv(Prunable):
-    """The base of all convolutions: sizes, parameters, padding modes."""
-
-    over: int
+class _AlgebraConv(AlgebraLayer, ConvolutionBase):
     transposed = False
+    operation: Callable[..., Tensor] = staticmethod(convolution.conv)
 
     def __init__(
         self,
@@ -57,29 +53,9 @@ class _AlgebraConv(Prunable):
             )
         together = 0 if self.transposed or layout == "columns" else inputs // groups
         self._form = form_of(self.algebra, together, self.transposed)
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
-        if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f"padding must be an int, a sequence, 'same' or 'valid', got {padding!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = self._each("kernel_size", kernel_size), self._each("stride", stride)
-        self.dilation = self._each("dilation", dilation)
-        self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else self._each("padding", padding)
-        if padding == "same" and any(step != 1 for step in self.stride):
-            raise ValueError(f"padding='same' needs stride 1, got {self.stride}")
-        self.padding_mode = padding_mode
-        self.weight = nn.Parameter(self._initial_weight(device, dtype))
-        if bias:
-            self.bias = nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
-        quantize_parameters_(self, bits)
-
-    def _each(self, name: str, value: Size) -> tuple[int, ...]:
-        values = tuple(value) if isinstance(value, Sequence) else (value,) * self.over
-        if len(values) != self.over:
-            raise ValueError(f"{name} must be an int or {self.over} of them, got {value!r}")
-        return tuple(check_count(name, n, least=0 if name.endswith("padding") else 1) for n in values)
+        self._set_geometry(kernel_size, stride, padding, dilation, padding_mode)
+        self._make_parameters(out_channels, bias, bits, device, dtype)
 
     def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
         size = self.algebra.size
@@ -90,30 +66,13 @@ class _AlgebraConv(Prunable):
         shape = (first, second // self.groups, *self.kernel_size, size)
         return glorot(shape, second // self.groups * positions, first // self.groups * positions, device, dtype)
 
-    def reset_parameters(self) -> None:
-        """Draw new values of the weight, and set the bias to zero."""
-        write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
-        if self.bias is not None:
-            write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
-
     def forward(self, input: Tensor) -> Tensor:
-        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._sides(), mode=self.padding_mode), 0
-        geometry = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
-        run = convolution.conv
-        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
+        return self._run(*self._padded(input))
 
-    def _sides(self) -> list[int]:
-        """The padding as `F.pad` takes it: both sides, last dimension first."""
-        if self.padding == "valid":
-            return [0] * 2 * self.over
-        if self.padding == "same":
-            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
-        assert not isinstance(self.padding, str)
-        return [p for p in reversed(self.padding) for _ in range(2)]
+    def _run(self, input: Tensor, padding: Any, **more: Any) -> Tensor:
+        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
+        geometry = {"stride": self.stride, "padding": padding, "dilation": self.dilation, **more}
+        return convolve(self.operation, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
 
     def dense_weight(self) -> Tensor:
         """The real kernel, as `torch.nn.convolution.conv2d` (or conv_transpose2d) takes it. Differentiable."""
@@ -123,17 +82,7 @@ class _AlgebraConv(Prunable):
         return torch.cat([self.algebra.expand(part.transpose(0, 1)).transpose(0, 1) for part in parts])
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
-        text = f"{self.in_channels}, {self.out_channels}, algebra={self.algebra}, kernel_size={self.kernel_size}"
-        defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
-        for name, default in defaults.items():
-            value = getattr(self, name, default)  # output_padding: transposed ones have it
-            text += "" if value in (default, (default,) * self.over) else f", {name}={value}"
-        text += "" if self.groups == 1 else f", groups={self.groups}"
-        text += "" if self.bias is not None else ", bias=False"
-        text += "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode}"
-        text += "" if self.bits is None else f", bits={self.bits}"
-        return text + ("" if self.layout == "tuples" else f", layout={self.layout!r}")
+        return self._shown(f"algebra={self.algebra}") + self._form_shown()
 
 
 class AlgebraConv1d(_AlgebraConv):
@@ -209,6 +158,7 @@ class _AlgebraConvTranspose(_AlgebraConv):
     """Transposed convolutions: torch.nn's order of arguments, and a weight with inputs first."""
 
     transposed = True
+    operation = staticmethod(convolution.conv_transpose)
 
     def __init__(
         self,
@@ -233,24 +183,8 @@ class _AlgebraConvTranspose(_AlgebraConv):
             raise ValueError(f"padding_mode must be 'zeros' for transposed convolutions, got {padding_mode!r}")
         if isinstance(padding, str):
             raise ValueError(f"padding must be an int or a sequence for transposed convolutions, got {padding!r}")
-        super().__init__(
-            *(
-                in_channels,
-                out_channels,
-                kernel_size,
-                stride,
-                padding,
-                dilation,
-                groups,
-                bias,
-                padding_mode,
-                device,
-                dtype,
-            ),
-            algebra=algebra,
-            bits=bits,
-            layout=layout,
-        )
+        geometry: tuple[Any, ...] = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        super().__init__(in_channels, out_channels, *geometry, algebra=algebra, bits=bits, layout=layout)
         self.output_padding = self._each("output_padding", output_padding)
         limits = [max(sides) for sides in zip(self.stride, self.dilation, strict=True)]
         if any(extra >= limit for extra, limit in zip(self.output_padding, limits, strict=True)):
@@ -262,10 +196,7 @@ class _AlgebraConvTranspose(_AlgebraConv):
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """`output_size`, as in torch.nn, chooses among the sizes that the stride leaves open."""
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
-        check_sizes(input, self.weight, self.algebra, self.in_channels // self.algebra.size)
-        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "output_padding": extra}
-        run = convolution.conv_transpose
-        return convolve(run, geometry, input, self.weight, self._form, self.bias, self.groups, self.layout)
+        return self._run(input, self.padding, output_padding=extra)
 
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         sizes, extra = tuple(output_size)[-self.over :], []

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from ...tensor import convolution
 from ...tensor.floats import dense
+from ..convolution import Size
 from ..parameters import check_dtype
 from .algebras import Algebra
 from .forms import WeightForm, check_layout, columns_of, one_column
-
-Size = int | Sequence[int]
 
 
 def algebra_conv(

@@ -60,5 +60,4 @@ class AlgebraEmbedding(nn.Embedding):
         quantize_parameters_(self, bits)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return super().extra_repr() + f", algebra={self.algebra}" + ("" if self.bits is None else f", bits={self.bits}")

@@ -9,7 +9,7 @@ becomes a dimension of the batch, and the weight needs no expansion::
     y[k, b, o]      = sum over i of W[k, o, i] x[k, b, i]                         D_N: N columns, each with its own weight
 
 M_2(C) is two columns of complex pairs. Activations in the order (column, tuple, row) are *column-outermost*; `to_columns`
-and `from_columns` go there and back.
+and `from_columns` convert between the two orders.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LAYOUTS = ("tuples", "columns")
 class Columns:
     """How the components of an algebra fall into columns.
 
-    Component ``(row * columns + column) * inner + j`` belongs to `column`; `height` = rows * inner of them make one.
+    Component ``(row * columns + column) * inner + j`` belongs to `column`. A column has `height` components.
 
     Attributes:
         rows, columns, inner: the factors of A.
-        shared: the weight acts on every column alike (M_n), rather than by its own components on each (D_N).
+        shared: whether one matrix multiplies every column (M_n). If not, every column has its own (D_N).
     """
 
     rows: int
@@ -43,7 +43,7 @@ class Columns:
 
     @property
     def height(self) -> int:
-        """Components in a column."""
+        """Components in a column: rows * inner."""
         return self.rows * self.inner
 
     @property
@@ -51,8 +51,8 @@ class Columns:
         """Whether both layouts are the same."""
         return self.columns == 1
 
-    def place(self, component: int) -> tuple[int, int]:
-        """The column of a component, and its row in it."""
+    def position(self, component: int) -> tuple[int, int]:
+        """The column of a component, and its index in that column."""
         row, column, j = component // (self.columns * self.inner), component // self.inner, component % self.inner
         return column % self.columns, row * self.inner + j
 
@@ -97,8 +97,8 @@ def columns_of(algebra: Algebra) -> Columns:
     columns = Columns(rows, count, inner, True)
     blocks: list[set[Entry]] = [set() for _ in range(count)]
     for out, left, right, sign in algebra.entries:
-        column, p = columns.place(out)
-        blocks[column].add((p, left, columns.place(right)[1], sign))
+        column, p = columns.position(out)
+        blocks[column].add((p, left, columns.position(right)[1], sign))
     return columns if all(block == blocks[0] for block in blocks) else Columns(rows, count, inner, False)
 
 
@@ -110,14 +110,12 @@ def one_column(algebra: Algebra) -> Columns:
 class WeightForm:
     """The linear map from a weight of tuples to the matrix or kernel that multiplies, and its adjoint.
 
-    A `lognet.tensor.forms.Form`.
+    It is a `lognet.tensor.forms.Form`. Columns with weights of their own become the groups of a convolution, or with
+    `batched` a batch dimension of matrices (in, out).
 
     Args:
-        algebra: whose table it is.
         transposed: for transposed convolutions, whose weights have inputs first.
-        columns: the algebra's columns, or `one_column` of it for the dense expansion. Default: `columns_of`.
-        batched: for matrix products; columns that have weights of their own become a batch dimension of matrices
-            (in, out) rather than groups of a convolution.
+        columns: default `columns_of`; `one_column` gives the dense expansion.
     """
 
     def __init__(
@@ -129,19 +127,19 @@ class WeightForm:
         # where each weight component goes: (column, out row, in row, component, sign), in this order
         table = []
         for out, left, right, sign in algebra.entries:
-            (column, p), (_, m) = self.columns.place(out), self.columns.place(right)
+            (column, p), (_, m) = self.columns.position(out), self.columns.position(right)
             if column < self.count:
                 table.append((column, m, p, left, sign) if transposed else (column, p, m, left, sign))
         self.table = sorted(table)
         places = [entry[:3] for entry in self.table]
-        self.full = len(set(places)) == len(places) == self.count * self.columns.height**2  # each place, once
+        self.full = len(set(places)) == len(places) == self.count * self.columns.height**2  # each entry is written once
         self.plain = self.full and [(t, sign) for *_, t, sign in self.table] == [(t, 1) for t in range(algebra.size)]
 
     def expand(self, weight: Tensor) -> Tensor:
         """(out, in, *kernel, A) to (out * height, in * height, *kernel); with own weights, one such for each column.
 
-        These follow each other as the groups of a convolution do, or are (columns, in * height, out * height) if `batched`.
-        For M_n(R) and D_N that is a permutation of the weight; for others, its dense expansion in a column.
+        The matrices of the columns follow each other like the groups of a convolution; if `batched`, they are (columns,
+        in * height, out * height). For M_n(R) and D_N this permutes the weight. For others it is the dense expansion.
         """
         count, height = self.count, self.columns.height
         out, inputs, *kernel = weight.shape[:-1]
@@ -184,8 +182,8 @@ class WeightForm:
 def to_columns(x: Tensor, algebra: str | Algebra, dim: int = -1) -> Tensor:
     """From (tuple, component) order to column-outermost (column, tuple, row) order along `dim`, whose size stays.
 
-    Layers made with ``layout="columns"`` take and return that order. Activations, dropout and residual sums work in both
-    orders, because they treat all scalars alike. For algebras of one column (R, C, H) the two orders are the same.
+    Layers made with ``layout="columns"`` take and return the second order. Activations, dropout and residual sums work
+    in both orders, because they treat all scalars alike. For algebras of one column (R, C, H) both are the same.
 
     Args:
         x: any shape, `dim` a multiple of A.

@@ -65,7 +65,35 @@ def check_input(
     check_dtype(input, weight, what)
 
 
-class AlgebraLinear(Prunable):
+class AlgebraLayer(Prunable):
+    """The base of linear layers and convolutions: one Glorot-initialised weight, and a bias of zeros or none."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    bits: int | None
+    layout: str
+
+    def _make_parameters(self, outputs: int, bias: bool, bits: int | None, device: Any, dtype: Any) -> None:
+        self.weight = nn.Parameter(self._initial_weight(device, dtype))
+        zeros = nn.Parameter(torch.zeros(outputs, device=device, dtype=dtype)) if bias else None
+        self.register_parameter("bias", zeros)
+        quantize_parameters_(self, bits)
+
+    def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Draw new values of the weight, and set the bias to zero."""
+        write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
+        if self.bias is not None:
+            write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
+
+    def _form_shown(self) -> str:
+        text = "" if self.bits is None else f", bits={self.bits}"
+        return text + ("" if self.layout == "tuples" else f", layout={self.layout!r}")
+
+
+class AlgebraLinear(AlgebraLayer):
     """A linear layer whose weights and activations are tuples of an algebra; in and out as `torch.nn.Linear`.
 
     A d_in x d_out layer has d_in * d_out / A parameters (and d_out biases), and `Algebra.multiplies` / A^2 times the
@@ -111,22 +139,11 @@ class AlgebraLinear(Prunable):
         tuples_in(in_features, self.algebra, "in_features")
         tuples_in(out_features, self.algebra, "out_features")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(self._initial_weight(device, dtype))
-        if bias:
-            self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
-        quantize_parameters_(self, bits)
+        self._make_parameters(out_features, bias, bits, device, dtype)
 
     def _initial_weight(self, device: Any, dtype: Any) -> Tensor:
         out_tuples, in_tuples = self.out_features // self.algebra.size, self.in_features // self.algebra.size
         return glorot((out_tuples, in_tuples, self.algebra.size), in_tuples, out_tuples, device, dtype)
-
-    def reset_parameters(self) -> None:
-        """Draw new values of the weight, and set the bias to zero."""
-        write_(self.weight, self._initial_weight(self.weight.device, self.weight.dtype))
-        if self.bias is not None:
-            write_(self.bias, torch.zeros(self.bias.shape, device=self.bias.device, dtype=self.bias.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
         check_input(input, self.in_features, self.weight)
@@ -138,7 +155,5 @@ class AlgebraLinear(Prunable):
         return self.algebra.expand(self.weight)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.in_features}, {self.out_features}, algebra={self.algebra}, bias={self.bias is not None}"
-        text += "" if self.bits is None else f", bits={self.bits}"
-        return text + ("" if self.layout == "tuples" else f", layout={self.layout!r}")
+        return text + self._form_shown()

@@ -90,14 +90,12 @@ class ComplexProduct(RealProduct):
         return torch.view_as_real(grad.resolve_conj()).reshape(out, n, inputs, n, 2).transpose(1, 2).reshape(shape)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
-        """As in `RealProduct`."""
         if not self.columns.trivial:
             return super().apply(x, weight, bias, layout, form)
         bias = None if bias is None else _as_complex(dense(bias))
         return torch.view_as_real(functional.linear(_as_complex(x), weight, bias, form)).flatten(-2)
 
     def multiply(self, x: Tensor, weight: Tensor, form: Form | None) -> Tensor:
-        """As in `RealProduct`."""
         return torch.view_as_real(functional.linear(_as_complex(x), weight, None, form)).flatten(-2)
 
 
@@ -141,7 +139,6 @@ class QuaternionProduct(RealProduct):
         return torch.view_as_real(grad.resolve_conj()).reshape(shape)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, layout: str, form: Form | None) -> Tensor:
-        """As in `RealProduct`."""
         y = functional.linear(
             _as_complex(_Doubled.apply(x)), weight, None, form
         )  # (*, 2, out), copied as complex numbers

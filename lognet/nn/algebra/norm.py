@@ -43,7 +43,6 @@ class _AlgebraBatchNorm(nn.modules.batchnorm._BatchNorm):
             )
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return super().extra_repr() + f", algebra={self.algebra}" + ("" if self.bits is None else f", bits={self.bits}")
 
 
@@ -67,7 +66,7 @@ class AlgebraBatchNorm1d(_AlgebraBatchNorm, nn.BatchNorm1d):
 class AlgebraBatchNorm2d(_AlgebraBatchNorm, nn.BatchNorm2d):
     """Batch norm of each component by itself, as the paper uses throughout; arguments as `torch.nn.BatchNorm2d`.
 
-    Being component-wise, it works in both layouts, and folds into the layer before it.
+    It works in both layouts, because it treats each component by itself. It can be folded into the layer before it.
 
     Args:
         num_features: real scalars, a multiple of A.
@@ -107,26 +106,27 @@ class AlgebraBatchNorm3d(_AlgebraBatchNorm, nn.BatchNorm3d):
 class AlgebraWhitening(nn.Module):
     r"""Whitening: the components of each tuple get mean zero, variance one and no correlation with each other.
 
-    With mu and Sigma the mean and the A x A covariance of a tuple over batch and space, and Sigma = C C^T its Cholesky
-    factor,
+    mu and Sigma are the mean and the A x A covariance of a tuple over batch and space. C is the Cholesky factor of
+    Sigma = C C^T. Then
 
     .. math:: \hat t = C^{-1} (t - \mu), \qquad y = \Gamma \hat t + \beta .
 
-    The covariance of t-hat is the identity. (The paper factors Sigma's inverse instead; that whitens the components in
-    the opposite order.) It costs A^2 multiplications a tuple, in evaluation too: batch norm is what the paper advises.
+    The covariance of t-hat is the identity. (The paper factors Sigma's inverse instead, which whitens the components in
+    the opposite order.) Whitening costs A^2 multiplications for each tuple, also in evaluation. The paper advises batch
+    norm.
 
     Args:
         num_features: real scalars, a multiple of A.
-        eps: what is added to the diagonal of Sigma, in units of the tuple's mean variance; it bounds how far small
-            eigenvalues are amplified.
+        eps: added to the diagonal of Sigma, in units of the tuple's mean variance. It limits the amplification of small
+            eigenvalues.
         momentum: of the running mean and covariance; None for the average over all batches.
-        affine: learn Gamma, (tuples, A, A), the identity at first, as `weight`, and beta, (num_features,), as `bias`.
+        affine: learn `weight`, Gamma (tuples, A, A), the identity at first, and `bias`, beta (num_features,).
         track_running_stats: keep running statistics, and use them in evaluation.
         device, dtype: as in torch.nn.
         algebra: name or `Algebra`.
         bits: None for float parameters, or B for LogTensors.
 
-    Shape: (N, num_features, *), unchanged. Batch statistics are computed in float64, since whitening amplifies
+    Shape: (N, num_features, *), unchanged. Batch statistics are computed in float64, because whitening amplifies
     their rounding by the ratio of the largest to the smallest eigenvalue.
 
     Raises:
@@ -178,14 +178,14 @@ class AlgebraWhitening(nn.Module):
         return torch.eye(self.algebra.size, device=device, dtype=dtype).repeat(self.tuples, 1, 1)
 
     def reset_running_stats(self) -> None:
-        """Forget the statistics of past batches."""
+        """Reset the running statistics."""
         if self.running_mean is not None and self.running_cov is not None and self.num_batches_tracked is not None:
             self.running_mean.zero_()
             self.running_cov.copy_(self._identity())
             self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:
-        """Gamma to the identity, beta to zero, and no past statistics."""
+        """Reset Gamma to the identity, beta to zero, and the running statistics."""
         self.reset_running_stats()
         if self.weight is not None:
             write_(self.weight, self._identity(self.weight.device, self.weight.dtype))
@@ -218,7 +218,7 @@ class AlgebraWhitening(nn.Module):
             mean = self.running_mean.to(compute).view(self.tuples, size, 1)
             centred, covariance = t - mean, self.running_cov.double()
         eye = torch.eye(size, dtype=torch.float64, device=t.device)
-        floor = self.eps * covariance.diagonal(dim1=1, dim2=2).mean(-1) + 1e-40  # which a dead tuple needs
+        floor = self.eps * covariance.diagonal(dim1=1, dim2=2).mean(-1) + 1e-40  # for a constant tuple
         factor = torch.linalg.cholesky(covariance + floor.detach().view(-1, 1, 1) * eye)
         white = torch.linalg.solve_triangular(factor, eye, upper=False).to(compute) @ centred
         if self.weight is not None:
@@ -228,7 +228,7 @@ class AlgebraWhitening(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, covariance: Tensor) -> None:
-        """Batch statistics (the covariance unbiased, as in torch's batch norm) into the running ones."""
+        """Update the running statistics. The covariance is unbiased, as in torch's batch norm."""
         if self.training and self.running_mean is not None:
             assert self.running_cov is not None and self.num_batches_tracked is not None  # noqa: PT018
             self.num_batches_tracked += 1
@@ -237,7 +237,6 @@ class AlgebraWhitening(nn.Module):
             self.running_cov.lerp_(covariance.to(self.running_cov.dtype), rate)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         text += f", track_running_stats={self.track_running_stats}, algebra={self.algebra}"
         return text + ("" if self.bits is None else f", bits={self.bits}")

@@ -95,7 +95,6 @@ class _Weights(Prunable):
         return self._columns.innermost(x.flatten(-2), -1)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         text = f"{super().extra_repr()}, algebra={self.algebra}"
         return text + ("" if self.bits is None else f", bits={self.bits}")
 
@@ -133,7 +132,6 @@ class _Cell(_Weights):
         return tuple(self._leave(s).reshape(shape) for s in state)
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{self.input_size}, {self.hidden_size}{'' if self.bias else ', bias=False'}{super().extra_repr()}"
 
 

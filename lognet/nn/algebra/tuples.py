@@ -1,4 +1,4 @@
-"""Layers that treat a tuple as a whole: dropout, nonlinearities, norms, and the lift of real inputs to tuples."""
+"""Layers that treat a tuple as a whole: dropout, nonlinearities, norms, and real inputs turned into tuples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from .forms import columns_of
 
 
 def split_tuples(x: Tensor, algebra: Algebra, dim: int) -> tuple[Tensor, int]:
-    """x with dimension `dim` split into (tuples, A), and the index of A.
-
-    Raises:
-        ValueError: a size along `dim` that is not a multiple of A.
-    """
+    """x with dimension `dim` split into (tuples, A), and the index of A."""
     dim %= x.dim()
     tuples = tuples_in(x.shape[dim], algebra, f"input.shape[{dim}]")
     return x.reshape(*x.shape[:dim], tuples, algebra.size, *x.shape[dim + 1 :]), dim + 1
@@ -46,12 +42,12 @@ def determinant(t: Tensor, algebra: str | Algebra) -> Tensor:
 
 
 def acting_matrix(t: Tensor, algebra: Algebra) -> Tensor:
-    """(*, A) to the real matrices by which tuples act on one column, (*, n, n) for M_n(R)."""
+    """The real matrices by which tuples (*, A) multiply one column: (*, n, n) for M_n(R)."""
     whole = torch.einsum("...l,olr->...or", t, algebra.structure(t.dtype, t.device))
     columns = columns_of(algebra)
     if not columns.shared:
         return whole
-    first = [i for i in range(algebra.size) if columns.place(i)[0] == 0]
+    first = [i for i in range(algebra.size) if columns.position(i)[0] == 0]
     return whole[..., first, :][..., first]
 
 
@@ -88,7 +84,6 @@ class TupleDropout(nn.Module):
         return (split * scale).reshape(input.shape)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"p={self.p}, algebra={self.algebra}, dim={self.dim}"
 
 
@@ -101,9 +96,9 @@ _G = ("mean", "norm", "det")
 
 
 class TupleActivation(nn.Module):
-    """A nonlinearity of whole tuples: t <- f(g(t)) t, with g a real number of the tuple.
+    """A nonlinearity of whole tuples: t <- f(g(t)) t, where g maps a tuple to a real number.
 
-    Where f is zero, the whole tuple is, and its products can be skipped.
+    A tuple with f = 0 becomes zero, so its products can be skipped.
 
     Args:
         f: "heaviside" (the paper's H: 1 above zero), "sigmoid", "relu", or a function of tensors.
@@ -150,12 +145,11 @@ class TupleActivation(nn.Module):
         return (f(g).unsqueeze(component) * split).reshape(input.shape)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"f={self.f!r}, g={self.g!r}, algebra={self.algebra}, dim={self.dim}"
 
 
 class TupleNorm(nn.Module):
-    """The L2 norm of each tuple: how an algebra network ends in real logits.
+    """The L2 norm of each tuple. It turns tuples into real logits at the end of a network.
 
     Args:
         algebra: name or `Algebra`.
@@ -181,17 +175,16 @@ class TupleNorm(nn.Module):
         return torch.linalg.vector_norm(split, dim=component)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         return f"algebra={self.algebra}, dim={self.dim}"
 
 
 class TupleLift(nn.Module):
-    """From real inputs to tuples: the first component is the input, the others a small MLP of it.
+    """Turns real inputs into tuples: the first component is the input, and a small MLP of the input gives the others.
 
     Args:
         in_features: real features (or channels) of the input.
         layers: 1 or 2 layers of the MLP.
-        hidden: width between two layers. Default: in_features * (A - 1).
+        hidden: width between the two layers. Default: in_features * (A - 1).
         algebra: name or `Algebra`.
         bits: None for float parameters, or B for LogTensors.
         dim: the feature or channel dimension: -1, or 1 for images, where the MLP acts at each pixel.
@@ -252,6 +245,5 @@ class TupleLift(nn.Module):
         return lifted.movedim(-1, self.dim)
 
     def extra_repr(self) -> str:
-        """The arguments."""
         text = f"{self.in_features}, algebra={self.algebra}, dim={self.dim}"
         return text + ("" if self.bits is None else f", bits={self.bits}")

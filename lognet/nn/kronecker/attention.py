@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import MultiheadAttentionBase
 from ..checks import check_divides, nearest_divisors
@@ -24,20 +24,15 @@ class FactoredMultiheadAttention(MultiheadAttentionBase):
 
     def __init__(
         self,
-        embed_dim: int,
-        num_heads: int,
-        dropout: float,
-        add_bias_kv: bool,
-        add_zero_attn: bool,
-        kdim: int | None,
-        vdim: int | None,
-        batch_first: bool,
+        shape: tuple[Any, ...],
         fused: bool,
         make_linear: MakeLinear,
+        add_bias_kv: bool,
         bits: int | None,
         factory: dict[str, Any],
     ) -> None:
-        super().__init__(embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
+        super().__init__(*shape)
+        embed_dim, num_heads = self.embed_dim, self.num_heads
         if embed_dim % num_heads:
             raise ValueError(
                 f"num_heads={num_heads} must divide embed_dim={embed_dim}; use {nearest_divisors(num_heads, embed_dim)}"
@@ -54,8 +49,7 @@ class FactoredMultiheadAttention(MultiheadAttentionBase):
             self.k_proj, self.v_proj = make_linear(self.kdim, embed_dim), make_linear(self.vdim, embed_dim)
         self.out_proj = make_linear(embed_dim, embed_dim)
         if add_bias_kv:
-            row = lambda: nn.Parameter(nn.init.xavier_normal_(torch.empty(1, 1, embed_dim, **factory)))
-            self.bias_k, self.bias_v = row(), row()
+            self._add_bias_kv(factory)
         quantize_parameters_(self, bits)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,12 +118,11 @@ class PHMMultiheadAttention(FactoredMultiheadAttention):
         factory = {"device": device, "dtype": dtype}
         rule = make_rule(n, rule, True, factory) if share_rule else rule
         make = lambda d, k: PHMLinear(d, k, n, bias, rule=rule, impl=impl, **factory)
-        shape = (embed_dim, num_heads, dropout, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, fused)
-        super().__init__(*shape, make, bits, factory)
+        shape = (embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
+        super().__init__(shape, fused, make, add_bias_kv, bits, factory)
         self.n = n
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, n={self.n}"
 
 
@@ -175,10 +168,9 @@ class KroneckerMultiheadAttention(FactoredMultiheadAttention):
     ) -> None:
         factory = {"device": device, "dtype": dtype}
         make = lambda d, k: KroneckerLinear(d, k, rank, bias, sizes=sizes, impl=impl, **factory)
-        shape = (embed_dim, num_heads, dropout, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, fused)
-        super().__init__(*shape, make, bits, factory)
+        shape = (embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
+        super().__init__(shape, fused, make, add_bias_kv, bits, factory)
         self.rank = rank
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, rank={self.rank}"

@@ -88,8 +88,7 @@ class CostModel:
         return inputs * (macs * self.mac + between * self.write) + factors + 4 * self.call
 
 
-DEFAULT = CostModel()
-_current = DEFAULT
+_current = CostModel()
 
 
 def cost_model() -> CostModel:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...tensor.log_tensor import LogTensor
 from ...tensor.recompute import recomputed
 from ..checks import check_count, check_divides
+from ..convolution import ConvolutionBase, Size
 from ..parameters import quantize_parameters_
 from .factored import FactoredLinear
 from .sums import check_input, kronecker_sum, nearest_kronecker_sum
@@ -172,7 +173,6 @@ class PHMLinear(FactoredLinear):
         return kronecker_sum(*self.factors())
 
     def forward(self, input: Tensor) -> Tensor:
-        """(*, in_features) to (*, out_features)."""
         if self.A is not None:
             return super().forward(input)
         check_input(input, self.bias, (self.out_features, self.in_features))
@@ -182,24 +182,20 @@ class PHMLinear(FactoredLinear):
         return f"{super().extra_repr()}, n={self.n}"
 
 
-class _PHMConv(nn.Module):
-    """The code that `PHMConv1d` and `PHMConv2d` share."""
-
+class _PHMConv(ConvolutionBase):
     structural_zeros = ("A",)
-    dimensions: int
     A: Tensor | None
     S: nn.Parameter
-    bias: nn.Parameter | None
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, ...],
+        kernel_size: Size,
         n: int,
-        stride: int | tuple[int, ...] = 1,
-        padding: str | int | tuple[int, ...] = 0,
-        dilation: int | tuple[int, ...] = 1,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
@@ -216,34 +212,15 @@ class _PHMConv(nn.Module):
             check_count(name, value)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
-        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
-            raise ValueError(
-                f"padding_mode must be 'zeros', 'reflect', 'replicate' or 'circular', got {padding_mode!r}"
-            )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.n = check_divides(n, **{"in_channels / groups": in_channels // groups, "out_channels": out_channels})
-        self.kernel_size, self.stride, self.dilation = (
-            tuple(check_count(name, v) for v in self._each(value))
-            for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
-        )
-        if isinstance(padding, str) and (
-            padding not in ("valid", "same") or (padding == "same" and max(self.stride) > 1)
-        ):
-            raise ValueError(f"padding must be 'valid', or 'same' at stride 1, or numbers, got {padding!r}")
-        self.padding = padding if isinstance(padding, str) else self._each(padding)
-        self.padding_mode = padding_mode
+        self._set_geometry(kernel_size, stride, padding, dilation, padding_mode)
         _register_rule(self, make_rule(n, rule, train_rule, factory))
         s_shape = (n, out_channels // n, in_channels // groups // n, *self.kernel_size)
         self.S = nn.Parameter(torch.empty(s_shape, **factory))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels, **factory)) if bias else None)
         self.reset_parameters()
         quantize_parameters_(self, bits)
-
-    def _each(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
-        values = (value,) * self.dimensions if isinstance(value, int) else tuple(value)
-        if len(values) != self.dimensions:
-            raise ValueError(f"{type(self).__name__} takes one number or {self.dimensions}, got {value}")
-        return values
 
     def reset_parameters(self) -> None:
         """Draw new values of S and the bias, with the Glorot variance of a dense convolution. The rule stays."""
@@ -266,32 +243,16 @@ class _PHMConv(nn.Module):
         return kronecker_sum(a, s.flatten(2)).view(shape)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, in_channels, *size) or unbatched, as in torch."""
         factors = (self.S,) if self.A is None else (self.A, self.S)
         return recomputed(self._run, input, self.bias, *factors)
 
     def _run(self, x: Tensor, bias: Tensor | None, *factors: Tensor) -> Tensor:
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._sides(), mode=self.padding_mode), 0
-        convolve: Any = F.conv1d if self.dimensions == 1 else F.conv2d
+        x, padding = self._padded(x)
+        convolve: Any = F.conv1d if self.over == 1 else F.conv2d
         return convolve(x, self._kernel(*factors), bias, self.stride, padding, self.dilation, self.groups)
 
-    def _sides(self) -> list[int]:
-        """The padding before and after each dimension, last dimension first, as `F.pad` takes it."""
-        if self.padding == "valid":
-            return [0] * (2 * self.dimensions)
-        if self.padding == "same":
-            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            return [side for t in reversed(totals) for side in (t // 2, t - t // 2)]
-        return [side for p in reversed(self._each(self.padding)) for side in (p, p)]  # type: ignore[arg-type]
-
     def extra_repr(self) -> str:
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride},"
-            f" padding={self.padding!r}, dilation={self.dilation}, groups={self.groups},"
-            f" bias={self.bias is not None}, padding_mode={self.padding_mode!r}, n={self.n}"
-        )
+        return self._shown(f"n={self.n}")
 
 
 class PHMConv1d(_PHMConv):
@@ -319,7 +280,7 @@ class PHMConv1d(_PHMConv):
     torch.Size([2, 12, 10])
     """
 
-    dimensions = 1
+    over = 1
 
 
 class PHMConv2d(_PHMConv):
@@ -344,7 +305,7 @@ class PHMConv2d(_PHMConv):
     torch.Size([2, 12, 4, 4])
     """
 
-    dimensions = 2
+    over = 2
 
 
 def _register_rule(module: nn.Module, rule: Tensor | None) -> None:

@@ -109,8 +109,6 @@ class FactoredRNN(Recurrence):
 
 
 class _PHM(FactoredRNN):
-    """The arguments of `PHMLSTM` and `PHMGRU`."""
-
     def __init__(
         self,
         input_size: int,
@@ -146,7 +144,6 @@ class _PHM(FactoredRNN):
             self.cell = printed_lstm
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, n={self.n}"
 
 
@@ -213,8 +210,6 @@ class PHMGRU(_PHM, GRU):
 
 
 class _Kronecker(FactoredRNN):
-    """The arguments of `KroneckerLSTM` and `KroneckerGRU`."""
-
     def __init__(
         self,
         input_size: int,
@@ -241,7 +236,6 @@ class _Kronecker(FactoredRNN):
         self.rank = rank
 
     def extra_repr(self) -> str:
-        """The arguments that are not defaults."""
         return f"{super().extra_repr()}, rank={self.rank}"
 
 

@@ -15,7 +15,78 @@ from .sizes import factor_shapes
 from .sums import nearest_kronecker_sum, truncated_svd
 
 
-class KroneckerLinear(FactoredLinear):
+class _Terms(nn.Module):
+    """What the four layers share: W has `rank` terms, made of two parameters with the names `pair`."""
+
+    pair: tuple[str, str]
+    rank: int
+
+    def _make(
+        self,
+        first: tuple[int, ...],
+        second: tuple[int, ...],
+        bits: int | None,
+        factory: dict[str, Any],
+        bias: bool = False,
+    ) -> None:
+        for name, shape in zip(self.pair, (first, second), strict=True):
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, **factory)))
+        if isinstance(self, FactoredLinear):
+            self._make_bias(bias, factory)
+        self.reset_parameters()
+        quantize_parameters_(self, bits)
+
+    def reset_parameters(self) -> None:
+        """Draw new values of both parameters, and of the bias of a linear layer."""
+        std = self.rank**-0.25
+        if isinstance(self, FactoredLinear):
+            std = (2 / (self.in_features + self.out_features) / self.rank) ** 0.25
+        for name in self.pair:
+            nn.init.normal_(getattr(self, name), std=std)
+        if isinstance(self, FactoredLinear):
+            FactoredLinear.reset_parameters(self)
+
+    @torch.no_grad()
+    def fit_(self, weight: Tensor) -> Any:
+        """Set both parameters so that W is as near as possible to `weight`, and return self."""
+        for name, values in zip(self.pair, self._nearest(weight), strict=True):
+            getattr(self, name).copy_(values)
+        return self
+
+    def _nearest(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}"
+
+
+class _KroneckerTerms(_Terms):
+    pair = ("A", "B")
+    A: nn.Parameter
+    B: nn.Parameter
+
+    def factors(self) -> Sequence[Tensor]:
+        """A and B."""
+        return self.A, self.B
+
+    def _nearest(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return nearest_kronecker_sum(weight, (*self.A.shape[1:], *self.B.shape[1:]), self.rank)
+
+
+class _LowRankTerms(_Terms):
+    pair = ("U", "V")
+    U: nn.Parameter
+    V: nn.Parameter
+
+    def factors(self) -> Sequence[Tensor]:
+        """The columns of U, (rank, rows, 1), and the rows of V, (rank, 1, columns)."""
+        return self.U.t().unsqueeze(2), self.V.unsqueeze(1)
+
+    def _nearest(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return truncated_svd(weight.detach().double(), self.rank)
+
+
+class KroneckerLinear(_KroneckerTerms, FactoredLinear):
     """A linear layer ``y = x W^T + bias`` with W = sum_r A_r (x) B_r.
 
     Args:
@@ -46,9 +117,6 @@ class KroneckerLinear(FactoredLinear):
     (32768, (16, 32, 32), (16, 64, 16))
     """
 
-    A: nn.Parameter
-    B: nn.Parameter
-
     def __init__(
         self,
         in_features: int,
@@ -65,34 +133,10 @@ class KroneckerLinear(FactoredLinear):
         super().__init__(in_features, out_features, impl)
         self.rank = check_count("rank", rank)
         a, b, c, d = factor_shapes(out_features, in_features, sizes)
-        factory = {"device": device, "dtype": dtype}
-        self.A = nn.Parameter(torch.empty(rank, a, b, **factory))
-        self.B = nn.Parameter(torch.empty(rank, c, d, **factory))
-        self._make_bias(bias, factory)
-        self.reset_parameters()
-        quantize_parameters_(self, bits)
-
-    def reset_parameters(self) -> None:
-        """Draw new values of A, B and the bias."""
-        variance = 2 / (self.in_features + self.out_features)
-        for factor in (self.A, self.B):
-            nn.init.normal_(factor, std=(variance / self.rank) ** 0.25)
-        super().reset_parameters()
-
-    def factors(self) -> Sequence[Tensor]:
-        """A and B."""
-        return self.A, self.B
-
-    def fit_(self, weight: Tensor) -> KroneckerLinear:
-        """Set A and B to the nearest sum of `rank` Kronecker products to `weight`."""
-        _fit_two(self.A, self.B, weight)
-        return self
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
+        self._make((rank, a, b), (rank, c, d), bits, {"device": device, "dtype": dtype}, bias)
 
 
-class LowRankLinear(FactoredLinear):
+class LowRankLinear(_LowRankTerms, FactoredLinear):
     """A linear layer ``y = x (U V)^T + bias`` of rank r: the baseline of the factored layers.
 
     U (out_features, rank) and V (rank, in_features): rank * (in_features + out_features) parameters. It is a
@@ -114,9 +158,6 @@ class LowRankLinear(FactoredLinear):
     (40960, torch.Size([3, 2048]))
     """
 
-    U: nn.Parameter
-    V: nn.Parameter
-
     def __init__(
         self,
         in_features: int,
@@ -131,34 +172,10 @@ class LowRankLinear(FactoredLinear):
     ) -> None:
         super().__init__(in_features, out_features, impl)
         self.rank = check_count("rank", rank)
-        factory = {"device": device, "dtype": dtype}
-        self.U = nn.Parameter(torch.empty(out_features, rank, **factory))
-        self.V = nn.Parameter(torch.empty(rank, in_features, **factory))
-        self._make_bias(bias, factory)
-        self.reset_parameters()
-        quantize_parameters_(self, bits)
-
-    def reset_parameters(self) -> None:
-        """Draw new values of U, V and the bias."""
-        variance = 2 / (self.in_features + self.out_features)
-        for factor in (self.U, self.V):
-            nn.init.normal_(factor, std=(variance / self.rank) ** 0.25)
-        super().reset_parameters()
-
-    def factors(self) -> Sequence[Tensor]:
-        """The columns of U, (rank, out_features, 1), and the rows of V, (rank, 1, in_features)."""
-        return self.U.t().unsqueeze(2), self.V.unsqueeze(1)
-
-    def fit_(self, weight: Tensor) -> LowRankLinear:
-        """Set U and V to the nearest matrix of rank r to `weight`, by its truncated SVD."""
-        _fit_low_rank(self.U, self.V, weight)
-        return self
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
+        self._make((out_features, rank), (rank, in_features), bits, {"device": device, "dtype": dtype}, bias)
 
 
-class KroneckerEmbedding(FactoredEmbedding):
+class KroneckerEmbedding(_KroneckerTerms, FactoredEmbedding):
     """An embedding whose table is W = sum_r A_r (x) B_r; a lookup computes rows of W and never builds the table.
 
     A lookup of N words gathers N * rank * (b + d) numbers: at a rank of hundreds, feed long texts in pieces.
@@ -185,9 +202,6 @@ class KroneckerEmbedding(FactoredEmbedding):
     (32448, torch.Size([1, 2, 512]))
     """
 
-    A: nn.Parameter
-    B: nn.Parameter
-
     def __init__(
         self,
         num_embeddings: int,
@@ -204,30 +218,10 @@ class KroneckerEmbedding(FactoredEmbedding):
         super().__init__(num_embeddings, embedding_dim, padding_idx, impl)
         self.rank = check_count("rank", rank)
         a, b, c, d = factor_shapes(num_embeddings, embedding_dim, sizes)
-        self.A = nn.Parameter(torch.empty(rank, a, b, device=device, dtype=dtype))
-        self.B = nn.Parameter(torch.empty(rank, c, d, device=device, dtype=dtype))
-        self.reset_parameters()
-        quantize_parameters_(self, bits)
-
-    def reset_parameters(self) -> None:
-        """Draw new values of A and B."""
-        for factor in (self.A, self.B):
-            nn.init.normal_(factor, std=self.rank**-0.25)
-
-    def factors(self) -> Sequence[Tensor]:
-        """A and B."""
-        return self.A, self.B
-
-    def fit_(self, weight: Tensor) -> KroneckerEmbedding:
-        """Set A and B to the nearest sum of `rank` Kronecker products to `weight`."""
-        _fit_two(self.A, self.B, weight)
-        return self
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
+        self._make((rank, a, b), (rank, c, d), bits, {"device": device, "dtype": dtype})
 
 
-class LowRankEmbedding(FactoredEmbedding):
+class LowRankEmbedding(_LowRankTerms, FactoredEmbedding):
     """An embedding whose table is U V of rank r: the baseline of the factored embeddings.
 
     U (num_embeddings, rank) and V (rank, embedding_dim).
@@ -245,9 +239,6 @@ class LowRankEmbedding(FactoredEmbedding):
     (4256, torch.Size([2, 64]))
     """
 
-    U: nn.Parameter
-    V: nn.Parameter
-
     def __init__(
         self,
         num_embeddings: int,
@@ -262,45 +253,10 @@ class LowRankEmbedding(FactoredEmbedding):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, impl)
         self.rank = check_count("rank", rank)
-        self.U = nn.Parameter(torch.empty(num_embeddings, rank, device=device, dtype=dtype))
-        self.V = nn.Parameter(torch.empty(rank, embedding_dim, device=device, dtype=dtype))
-        self.reset_parameters()
-        quantize_parameters_(self, bits)
-
-    def reset_parameters(self) -> None:
-        """Draw new values of U and V."""
-        for factor in (self.U, self.V):
-            nn.init.normal_(factor, std=self.rank**-0.25)
-
-    def factors(self) -> Sequence[Tensor]:
-        """The columns of U and the rows of V, as for `LowRankLinear`."""
-        return self.U.t().unsqueeze(2), self.V.unsqueeze(1)
+        self._make((num_embeddings, rank), (rank, embedding_dim), bits, {"device": device, "dtype": dtype})
 
     def forward(self, input: Tensor) -> Tensor:
         """Rows of U V: only those of U that are looked up are read."""
         check_index(input, self.num_embeddings)
         rows = torch.matmul(nn.functional.embedding(input, self.U), self.V)
         return mask_padding(rows, input, self.padding_idx)
-
-    def fit_(self, weight: Tensor) -> LowRankEmbedding:
-        """Set U and V to the nearest matrix of rank r to `weight`, by its truncated SVD."""
-        _fit_low_rank(self.U, self.V, weight)
-        return self
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
-
-
-@torch.no_grad()
-def _fit_two(a: Tensor, b: Tensor, weight: Tensor) -> None:
-    rank = a.shape[0]
-    new_a, new_b = nearest_kronecker_sum(weight, (*a.shape[1:], *b.shape[1:]), rank)
-    a.copy_(new_a)
-    b.copy_(new_b)
-
-
-@torch.no_grad()
-def _fit_low_rank(u: Tensor, v: Tensor, weight: Tensor) -> None:
-    new_u, new_v = truncated_svd(weight.detach().double(), v.shape[0])
-    u.copy_(new_u)
-    v.copy_(new_v)

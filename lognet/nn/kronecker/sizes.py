@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 from ..checks import check_count, divisors
@@ -65,14 +64,11 @@ def factor_shapes(rows: int, columns: int, sizes: str = "auto") -> tuple[int, in
     padded = (a, b, a, b)
     if sizes == "padded":
         return padded
-    exact = min(_divisor_splits(rows, columns), key=_preference)
+    splits = ((a, b, rows // a, columns // b) for a in divisors(rows) for b in divisors(columns))
+    exact = min(splits, key=_preference)
     dear = _entries(exact) > 1.1 * _entries(padded)
     poor = one_term_rank(exact) < min(one_term_rank(padded), rows, columns) / 2
     return padded if sizes == "auto" and (dear or poor) else exact
-
-
-def _divisor_splits(rows: int, columns: int) -> Iterator[tuple[int, int, int, int]]:
-    return ((a, b, rows // a, columns // b) for a in divisors(rows) for b in divisors(columns))
 
 
 def _entries(shape: tuple[int, int, int, int]) -> int:

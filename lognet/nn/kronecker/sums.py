@@ -262,14 +262,9 @@ def check_factors(factors: Sequence[Tensor]) -> None:
 
 
 def _shape(factors: Sequence[Tensor]) -> Shape:
-    left, right = _halves([(f.shape[1], f.shape[2]) for f in factors])
-    product = lambda sides: (math.prod([s[0] for s in sides]), math.prod([s[1] for s in sides]))
-    return Shape(factors[0].shape[0], *product(left), *product(right))
-
-
-def _halves(items: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    half = len(items) // 2
-    return list(items[:half]), list(items[half:])
+    half = len(factors) // 2
+    product = lambda part: (math.prod([f.shape[1] for f in part]), math.prod([f.shape[2] for f in part]))
+    return Shape(factors[0].shape[0], *product(factors[:half]), *product(factors[half:]))
 
 
 def _two(factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -316,20 +311,13 @@ def _contract(rows: int, columns: int, x: Tensor, bias: Tensor | None, *factors:
     return plus_bias(y, bias).reshape(*x.shape[:-1], rows)
 
 
-PreparedLinear = Callable[[Tensor, Tensor | None], Tensor]
-
-
 def prepared_linear(
     groups: Sequence[Sequence[Tensor]], shape: tuple[int, int], impl: str, inputs: int
-) -> PreparedLinear:
+) -> Callable[[Tensor, Tensor | None], Tensor]:
     """A function (x, bias) -> y for several matrices side by side, which will multiply `inputs` vectors in all.
 
-    Recurrent layers call it inside `recomputed`, so that the matrices are built once for all steps, or never.
-
-    Args:
-        groups: dense factors of each matrix.
-        shape: (out_features, in_features) of each.
-        impl, inputs: as in `kronecker_linear`.
+    `groups` are the dense factors of each matrix, `shape` is its (out_features, in_features). Recurrent layers call it
+    inside `recomputed`, so that the matrices are built once for all steps, or never.
     """
     rows, columns = shape
     if choose(impl, _shape(groups[0]), inputs) == "materialize":

@@ -86,7 +86,6 @@ class Word2KetEmbedding(nn.Module):
         return kets.view(*input.shape, self.rank, self.order, self.q)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Integers (*) to (*, embedding_dim)."""
         rows = tensor_product_tree(self.kets(input).unbind(-2), self.layer_norm)
         return rows[..., : self.embedding_dim]
 
@@ -190,7 +189,6 @@ class Word2KetXSEmbedding(FactoredEmbedding):
             nn.init.normal_(factor, std=self.rank ** (-0.5 / self.order))
 
     def factors(self) -> Sequence[Tensor]:
-        """F1, F2, ..."""
         return [getattr(self, f"F{j + 1}") for j in range(self.order)]
 
     def fit_(self, weight: Tensor) -> Word2KetXSEmbedding:

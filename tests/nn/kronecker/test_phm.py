@@ -270,7 +270,7 @@ def test_errors():
         PHMConv1d(4, 8, 3, 4, groups=3)
     with pytest.raises(ValueError, match="padding_mode must be"):
         PHMConv1d(4, 8, 3, 4, padding_mode="mirror")
-    with pytest.raises(ValueError, match=r"PHMConv2d takes one number or 2, got \(3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"kernel_size must be an int or 2 of them, got \(3, 3, 3\)"):
         PHMConv2d(4, 8, (3, 3, 3), 4)
     with pytest.raises(ValueError, match="bits=8 needs values to quantise, and A is on the meta device"):
         PHMLinear(8, 8, 2, bits=8, device="meta")
@@ -297,5 +297,7 @@ def test_sizes_of_n_1_and_of_convolutions():
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         PHMConv1d(8, 8, 3, n=4, stride=0)
     for options in ({"padding": "sme"}, {"padding": "same", "stride": 2}):
-        with pytest.raises(ValueError, match="padding must be 'valid', or 'same' at stride 1, or numbers"):
+        with pytest.raises(
+            ValueError, match="padding must be an int, a sequence, 'same' or 'valid'|padding='same' needs stride 1"
+        ):
             PHMConv2d(8, 8, 3, n=4, **options)
