@@ -7,7 +7,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
-from ..quant.rounding import check_rounding
+from ..quant.random_bits import check_rounding
 from .state import STATE_BITS
 
 

@@ -327,8 +327,17 @@ class Madam(Optimizer):
             assigned = self._engines.assign(steps, groups)
             checked = [(engine, own, engine.check(own)) for engine, own in assigned]
         unsound = [step for _, own, sound in checked for step, is_sound in zip(own, sound, strict=True) if not is_sound]
+        for step in unsound:
+            if not step.state:  # nor does it get any
+                del self.state[step.parameter]
         if unsound:
-            self._warn_of_gradient(min(unsound, key=lambda step: step.index))
+            first = min(unsound, key=lambda step: step.index)
+            self._warn_once(
+                "non-finite",
+                f"parameter {first.index} of shape {tuple(first.parameter.shape)} has a gradient with NaN, infinity or a"
+                f" square beyond {compute_dtype(first.parameter)}; its step is skipped (so will be later ones, without a"
+                " further warning)",
+            )
         return [(engine, list(compress(own, sound))) for engine, own, sound in checked if any(sound)]
 
     def _parameters(self) -> Iterable[Tensor]:
@@ -345,14 +354,6 @@ class Madam(Optimizer):
                     " moves are lost. Use rounding='stochastic', a smaller base_precision, or a schedule that ends above"
                     " it (ReduceLROnPlateau(min_lr=base_precision))",
                 )
-
-    def _warn_of_gradient(self, step: ParameterStep) -> None:
-        self._warn_once(
-            "non-finite",
-            f"parameter {step.index} of shape {tuple(step.parameter.shape)} has a gradient with NaN, infinity or a square"
-            f" beyond {compute_dtype(step.parameter)}; its step is skipped (so will be later ones, without a further"
-            " warning)",
-        )
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .log_format import LogFormat, eight_octaves
-from .random_bits import content_key, uniform
-from .rounding import check_rounding
+from .random_bits import check_rounding, content_key, uniform
 from .tracing import cached_table, kept_whole
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100

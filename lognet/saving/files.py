@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..quant.kernels.bitpack import pack, packed_bytes
 from ..quant.log_format import LogFormat
+from ..quant.random_bits import random_bools
 from ..tensor.log_tensor import LogTensor
-from ..tensor.seeded_signs import drawn_signs
 from ..tensor.storage import LogStorage
 from .atomic import write_atomically
 
@@ -43,7 +43,7 @@ def write_file(
     Args:
         path: of the file; its folder must exist.
         state: dense tensors and LogTensors. One tensor under several names is written once.
-        sign_keys: names of LogTensors whose signs are those of `drawn_signs` with this key, and are left out.
+        sign_keys: names of LogTensors whose signs are those of `random_bools` with this key, and are left out.
         quantizers: what `describe_quantizers` says of the model's activations and gradients.
 
     Raises:
@@ -144,7 +144,7 @@ def _unpacked(where: str, text: str, planes: Planes) -> tuple[dict[str, Tensor],
         for name, entry in description["log_tensors"].items():
             if "sign_key" in entry:
                 count = torch.Size(entry["shape"]).numel()
-                planes[f"{name}.sign"] = pack(drawn_signs(count, int(entry["sign_key"], 16)), 1)
+                planes[f"{name}.sign"] = pack(random_bools(count, int(entry["sign_key"], 16)), 1)
         stored = planes.pop(CHECKSUM)
         if not torch.equal(stored, _checksum(text, planes)):
             raise ValueError(

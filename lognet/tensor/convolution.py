@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .autocast import in_autocast_dtype
-from .autograd import in_transform
-from .floats import dense
-from .forms import Form, collapsed, expand_floats, expanded
+from .autograd import in_autocast_dtype, in_transform
+from .floats import Form, collapsed, dense, expand_floats, expanded
 from .handlers import handles_function
 
 aten = torch.ops.aten
@@ -33,16 +31,13 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wanted = [
-            ctx.needs_input_grad[0],
-            ctx.needs_input_grad[1],
-            ctx.bias_shape is not None and ctx.needs_input_grad[2],
-        ]
+        x_wanted, weight_wanted, bias_wanted = ctx.needs_input_grad[:3]
+        wanted = [x_wanted, weight_wanted, bias_wanted and ctx.bias_shape is not None]
         kernel = expanded(weight, ctx.form)
         grad_x, grad_weight, grad_bias = aten.convolution_backward(
             grad, dense(x), kernel, ctx.bias_shape, *ctx.geometry, wanted
         )
-        if wanted[1]:
+        if weight_wanted:
             grad_weight = collapsed(grad_weight, weight, ctx.form)
         return grad_x, grad_weight, grad_bias, None, *(None for _ in ctx.geometry)
 

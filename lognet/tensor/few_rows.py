@@ -15,7 +15,6 @@ the other way rounds the weights to bfloat16 first.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..quant.kernels.codes import Codes, linear
 from ..quant.kernels.native import plain
 from ..quant.tracing import is_eager, tracing
-from .autograd import in_transform
+from .autograd import differentiated
 from .floats import decode
 from .log_tensor import LogTensor
 
@@ -99,9 +98,3 @@ def stored(matrix: Tensor) -> Tensor | None:
     if not (isinstance(other, LogTensor) and other.is_whole):
         return None
     return other.requires_grad_(matrix.requires_grad)
-
-
-def differentiated(*args: Any) -> bool:
-    """Whether a derivative may be asked for: in reverse mode, in forward mode, or by a transform of torch.func."""
-    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
-    return wanted or in_transform()

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..quant.tracing import tracing
-from .autocast import autocast_dtype
-from .autograd import in_transform
+from .autograd import autocast_dtype, in_transform
 from .floats import dense
 from .log_tensor import LogTensor
 
@@ -34,9 +33,7 @@ class _Recomputed(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        twice = (
-            torch.is_grad_enabled()
-        )  # create_graph=True: the gradient is differentiated with respect to the saved tensors
+        twice = torch.is_grad_enabled()  # create_graph=True: the gradient gets a derivative by the saved tensors
         inputs = []
         with torch.enable_grad(), torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():
             for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True):

@@ -27,7 +27,7 @@ uint64_t mix(const uint64_t* words, int count) {
 
 constexpr double STEP_SIGMA = 0.2;
 
-// The numbers of one step: scalars_of in optim/engines/scalars.py, with the same operations on doubles in the same order.
+// The numbers of one step: scalars_of in optim/parameter_step.py, with the same operations on doubles in the same order.
 Scalars scalars_of(const Parameter& p) {
     const Hyper& h = *p.hyper;
     const double step = *p.step, sigma = *p.sigma;

@@ -175,15 +175,9 @@ def _packed(step: ParameterStep, group: _Group) -> _Cached:
         for name in ("low", "high", "sign"):
             setattr(record.planes, name, native.pointer(getattr(storage, name)))
         record.planes.bits = storage.format.bits
-        record.ladder, record.base_precision = (
-            ctypes.addressof(_ladder(storage.format)[0]),
-            storage.format.base_precision,
-        )
-        record.scale, record.keep, record.keep_group = (
-            storage.scale.data_ptr(),
-            native.pointer(storage.keep),
-            storage.group,
-        )
+        record.ladder = ctypes.addressof(_ladder(storage.format)[0])
+        record.base_precision, record.scale = storage.format.base_precision, storage.scale.data_ptr()
+        record.keep, record.keep_group = native.pointer(storage.keep), storage.group
     else:
         record.weight, record.weight_dtype = p.data_ptr(), DTYPES[p.dtype]
         record.base_precision, record.keep_group, record.counts = 1.0, 1, None  # the state may be that of a LogTensor

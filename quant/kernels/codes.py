@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..log_format import PIECE, LogFormat, in_pieces
-from ..random_bits import mix64, random_bools
-from ..rounding import drawn
+from ..random_bits import drawn, mix64, random_bools
 from .bitpack import pack, pack_codes, unpack, unpack_codes
 from .dispatch import operation
 

@@ -10,8 +10,7 @@ from oracles.ladder import float32, rounded_rung
 from lognet import LogFormat, LogTensor
 from lognet.quant import kernels
 from lognet.quant.kernels.bitpack import pack, pack_codes
-from lognet.quant.random_bits import random16
-from lognet.quant.rounding import drawn
+from lognet.quant.random_bits import drawn, random16
 
 SIZES = [0, 1, 7, 15, 16, 17, 31, 127, 128, 129, 251]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

@@ -16,8 +16,7 @@ import lognet
 from lognet import LogTensor
 from lognet.quant.kernels.codes import signs_of
 from lognet.quant.log_format import PIECE, largest_magnitude, typical_magnitude
-from lognet.quant.random_bits import key_from_generator
-from lognet.quant.rounding import drawn
+from lognet.quant.random_bits import drawn, key_from_generator
 from lognet.tensor import aten
 from lognet.tensor.floats import decode
 

@@ -110,7 +110,7 @@ def one_column(algebra: Algebra) -> Columns:
 class WeightForm:
     """The linear map from a weight of tuples to the matrix or kernel that multiplies, and its adjoint.
 
-    A `lognet.tensor.forms.Form`.
+    A `lognet.tensor.floats.Form`.
 
     Args:
         algebra: whose table it is.
