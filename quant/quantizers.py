@@ -52,6 +52,9 @@ class Quantizer:
         check_rounding(self.rounding)
         check_int("seed", self.seed)
 
+    def __str__(self) -> str:
+        return f"{self.format}{getattr(self, 'bits', '')}"
+
     def __call__(self, x: Tensor) -> Tensor:
         """`x` rounded to the format; the gradient passes as it is.
 
@@ -144,9 +147,6 @@ class LogQuantizer(Quantizer):
         ladder = LogFormat(self.bits, self.base_precision)
         precision = 2 * eight_octaves(self.bits) if self.base_precision is None else ladder.base_precision
         object.__setattr__(self, "base_precision", precision)
-
-    def __str__(self) -> str:
-        return f"log{self.bits}"
 
     @cached_table
     def magnitudes(self, dtype: torch.dtype, device: torch.device) -> Tensor:

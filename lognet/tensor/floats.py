@@ -76,11 +76,9 @@ class CachedForm:
         return matrix
 
     def expand(self, weight: Tensor) -> Tensor:
-        """As in `form`."""
         return self.form.expand(weight)
 
     def collapse(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """As in `form`."""
         return self.form.collapse(grad, shape)
 
 

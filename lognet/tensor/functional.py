@@ -53,7 +53,7 @@ class _Linear(Function):
 
 
 def _as_matrix(x: Tensor) -> Tensor:
-    """All but the last dimension in one. reshape(-1, length) would not know the number of rows of length 0."""
+    """All but the last dimension in one. reshape(-1, length) cannot tell the number of rows of length 0."""
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
@@ -147,11 +147,7 @@ def _product(function: Any, dims: tuple[int, int], input: Tensor, *others: Tenso
 for _name, _dims in {"mv": (2, 1), "mm": (2, 2), "bmm": (3, 3)}.items():
     _function = getattr(torch, _name)
     handles_function(_function, getattr(Tensor, _name))(partial(_product, _function, _dims))
-
-
-@handles_function(torch.Tensor.__rmatmul__)
-def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
-    return matmul(other, input)
+handles_function(Tensor.__rmatmul__)(lambda input, other: matmul(other, input))
 
 
 def _normalized(function: Any, *args: Any, **kwargs: Any) -> Tensor:

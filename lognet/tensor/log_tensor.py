@@ -86,11 +86,8 @@ class LogTensor(Tensor):
             requires_grad=requires_grad,
         )
         self._storage = storage
-        self.is_whole = (
-            offset == 0
-            and math.prod(size) == storage.count
-            and (stride is None or tuple(stride) == contiguous_strides(size))
-        )
+        in_order = stride is None or tuple(stride) == contiguous_strides(size)
+        self.is_whole = offset == 0 and math.prod(size) == storage.count and in_order
         return self
 
     # Making one
@@ -337,9 +334,7 @@ def _default_scale(values: Tensor, largest: float) -> float:
     if values.numel() == 0:
         return 1.0
     if largest == 0:
-        raise ValueError(
-            "x is all zeros, from which no scale can be computed; give scale= (the magnitude of the top rung)"
-        )
+        raise ValueError("x is all zeros, which give no scale; give scale= (the magnitude of the top rung)")
     return largest
 
 

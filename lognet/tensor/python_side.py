@@ -41,7 +41,6 @@ def _share_memory(x: LogTensor) -> LogTensor:
 
 @handles_function(Tensor.is_shared)
 def _is_shared(x: LogTensor) -> bool:
-    """Whether all planes are in shared memory."""
     return all(plane.is_shared() for plane in x._storage.planes().values())
 
 

@@ -164,9 +164,8 @@ def _fits(step: ParameterStep) -> bool:
 def _packed(step: ParameterStep, group: _Group) -> _Cached:
     """The record of a parameter that `_fits`, without the address of the gradient."""
     p, state = step.parameter, step.state
-    record = Parameter(
-        count=p.numel(), hyper=ctypes.addressof(group.hyper), index=step.index, grad_dtype=DTYPES[step.grad.dtype]
-    )
+    record = Parameter(count=p.numel(), hyper=ctypes.addressof(group.hyper), index=step.index)
+    record.grad_dtype = DTYPES[step.grad.dtype]
     for name in _STATE:
         if group.group["momentum"] or name not in _OF_MOMENTUM:
             setattr(record, name, native.pointer(state.get(name)))

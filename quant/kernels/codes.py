@@ -79,10 +79,8 @@ def decode(
     count: int,
 ) -> Tensor:
     """The values of the weights `start` .. `start + count - 1` of `total`, flat float32; `start` is a multiple of 8."""
-    negative = unpack(sign, 1, count, start).bool()
-    return ladder(bits, base_precision).decode(
-        unpack_codes(low, high, bits, count, start), negative, scale, torch.float32
-    )
+    exponent, negative = unpack_codes(low, high, bits, count, start), unpack(sign, 1, count, start).bool()
+    return ladder(bits, base_precision).decode(exponent, negative, scale, torch.float32)
 
 
 @operation(
