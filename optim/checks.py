@@ -57,7 +57,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]], d
         if not {"p_scale", "g_bound"} & saved.keys():
             raise ValueError(
                 f"this is the state dict of another optimizer: its groups have {', '.join(saved)}, but not Madam's p_scale"
-                " and g_bound. Do not load it: Madam starts without state"
+                " and g_bound. Start Madam without it"
             )
         check_hyperparameters({**defaults, **saved})
         for index, p in zip(saved["params"], group["params"], strict=False):

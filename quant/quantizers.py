@@ -45,8 +45,7 @@ class Quantizer:
 
     rounding: str
     seed: int
-    format: ClassVar[str]
-    """The name of the number format."""
+    format: ClassVar[str]  # the name of the number format
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)

@@ -38,8 +38,7 @@ _OF_MOMENTUM = _STATE[-2:]
 class _Group(NamedTuple):
     group: dict[str, Any]
     hyper: Hyper
-    options: tuple[int, bool, bool]
-    """What records depend on: state_bits, whether there is momentum, whether the step is affine."""
+    options: tuple[int, bool, bool]  # what records depend on: state_bits, is there momentum, is the step affine
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +52,8 @@ class _Cached:
     count: int
     hyper: Hyper
     options: tuple[int, bool, bool]
-    tensors: tuple[Tensor | None, ...]
-    """Those of the weights and of the state."""
-    present: tuple[Tensor, ...]
-    """Those of them that are not None."""
+    tensors: tuple[Tensor | None, ...]  # of the weights and of the state
+    present: tuple[Tensor, ...]  # the tensors that are not None
     addresses: tuple[int, ...]
 
     def is_valid(self, step: ParameterStep, group: _Group) -> bool:
@@ -187,7 +184,6 @@ def _packed(step: ParameterStep, group: _Group) -> _Cached:
 
 
 def _weights(p: Tensor) -> tuple[Tensor | None, ...]:
-    """The tensors that hold the weights of a parameter."""
     if type(p) is LogTensor:
         storage = p._storage
         return storage.low, storage.high, storage.sign, storage.scale, storage.keep
