@@ -64,7 +64,7 @@ def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]], d
             average = state_dict["state"].get(index, {}).get("exp_avg_sq")
             if isinstance(average, Tensor) and average.is_floating_point() and average.shape != p.shape:
                 raise ValueError(
-                    f"parameter {index} has shape {tuple(p.shape)}, but its state in the state dict has"
+                    f"parameter {index} has shape {tuple(p.shape)} and its state in the state dict has"
                     f" {tuple(average.shape)}: build the model, and list its parameters, as when it was saved"
                 )
 
