@@ -1,14 +1,14 @@
-"""The affine step, ours: Madam's default, as pure functions of tensors.
+"""The affine step, Madam's default, as pure functions of tensors. It is not in the paper.
 
-With c from 0 to 1, sigma the typical magnitude of a parameter's weights, and r the `direction` of the paper's rule::
+c is from 0 to 1, sigma is the typical magnitude of a parameter's weights, and r is the `direction` of the paper's rule::
 
     W     <- W - eta * ((1 - c) * |W| + c * sigma) * r                                   affine_floats
     k     <- a rung next to that W, drawn so that its mean is W                          affine_codes
 
-On codes the step is a ratio: |W| cancels from W' / W, and what is left of it is eta * sigma / |W|, of a small table.
+On codes the step is a ratio W' / W. It depends on the weight only through eta * sigma / |W|, which a small table gives.
 
-A multiplicative step leaves small weights where they are: they need many steps to grow and can hardly change sign. The
-affine one moves the typical weight by the same share eta and all smaller ones at least by c * eta * sigma.
+Under a multiplicative step small weights hardly change: they need many steps to grow, and rarely change sign. The affine step
+moves the typical weight by the same share eta, and every smaller weight by at least c * eta * sigma.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..quant.ratios import inverse_rungs, rungs_for_ratio, spacing
 from .update import FLOAT_RANGE, CodeStep
 
 STEP_SIGMA = 0.2
-"""The largest magnitude that the affine step counts as typical. Layers with many inputs have weights far below it; gains of
-norms and freshly drawn embeddings are about 1 whatever their number, and as sensitive as the rest."""
+"""The largest typical magnitude for which the step is eta. Layers with many inputs have weights far below it. Gains of norms and
+initial embeddings are about 1 at every size, but as sensitive as other weights, so their step is smaller."""
 
 
 def affine_coefficients(lr: float, affine: float, sigma: float, unit: float = 1.0) -> tuple[float, float]:
@@ -31,14 +31,14 @@ def affine_coefficients(lr: float, affine: float, sigma: float, unit: float = 1.
     Args:
         lr, affine: eta and c.
         sigma: the typical magnitude of the parameter.
-        unit: what its weights are measured in.
+        unit: the unit of its weights.
     """
     step = lr * min(1.0, STEP_SIGMA / sigma)
     return step * (1 - affine), step * affine * sigma / unit
 
 
 def affine_target(weight: Tensor, r: Tensor, relative: float | Tensor, absolute: float | Tensor) -> Tensor:
-    """W - (relative * |W| + absolute) * r: multiplicative for large weights, and small ones are never paralysed."""
+    """W - (relative * |W| + absolute) * r: multiplicative for large weights, additive for small ones."""
     return weight - (weight.abs() * relative + absolute) * r
 
 
@@ -50,17 +50,17 @@ def affine_floats(
     sigma_star: float | Tensor,
     sign_crossing: bool,
 ) -> Tensor:
-    """The affine step on floats: `affine_target`, within +-sigma_star. Returns the new weights.
+    """The affine step on floats: `affine_target`, clamped to +-sigma_star. Returns the new weights.
 
-    Weights beyond the bound from the start may stay but not grow. With frozen signs, weights stop at
-    sigma_star / FLOAT_RANGE on their side of zero, and those of exactly zero take the side where they are sent.
+    Weights that are beyond the bound already may stay but not grow. With frozen signs, weights stop at
+    sigma_star / FLOAT_RANGE with their sign, and weights of exactly zero take the sign of the target.
     """
     target = affine_target(weight, r, relative, absolute)
     bound = weight.abs().clamp(min=sigma_star)
     if sign_crossing:
         return target.clamp(-bound, bound)
     side = torch.where(weight == 0, target.sign(), weight.sign())
-    floor = weight.abs().clamp(max=sigma_star / FLOAT_RANGE)  # nor are those below it lifted
+    floor = weight.abs().clamp(max=sigma_star / FLOAT_RANGE)  # weights below it are not raised to it
     floor = torch.where(weight == 0, sigma_star / FLOAT_RANGE, floor)
     return torch.where(target == weight, weight, side * (target * side).clamp(floor, bound))
 
@@ -77,20 +77,20 @@ def affine_codes(
 ) -> CodeStep:
     """The affine step on codes: `affine_target`, rounded to one of the two rungs around it.
 
-    With c_k the rung below the last one, divided by rung k, the weight W is to be multiplied with::
+    With c_k the rung that would follow the last one, divided by rung k, the weight W is multiplied by::
 
         W' / W = 1 - (relative + absolute * c_k) * r * sign(W)
 
-    Between the lowest rung and its negative there is no zero. A weight whose target lies there, which is where W' / W lies
-    within +-exp(eta_0) * c_k, goes to one of these two, drawn so that their mean is W'.
+    The ladder has no zero. A target between the lowest rung and its negative, where W' / W lies within +-exp(eta_0) * c_k,
+    becomes one of these two, drawn so that the mean is W'.
 
     Args:
         format: the ladder.
         exponent, negative: the codes, int32 and bool.
         r: the clamped direction, floating, same shape.
-        relative, absolute: of `affine_coefficients`, in units of the rung below the last one.
-        sign_crossing: let weights go to the other side of zero; False stops them on the lowest rung.
-        random16: None rounds to the nearest rung; random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
+        relative, absolute: of `affine_coefficients`, with the rung that would follow the last one as unit.
+        sign_crossing: let weights change sign. False stops them on the lowest rung.
+        random16: None rounds to the nearest rung. Random integers 0 .. 2^16 - 1 (int32) round so that the mean is the
             target.
     """
     r = r.to(torch.float32)

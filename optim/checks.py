@@ -1,4 +1,4 @@
-"""What Madam's arguments may be."""
+"""Checks of Madam's arguments, gradients and state dicts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor
 
-from ..quant.rounding import check_rounding
+from ..quant.random_bits import check_rounding
 from .state import STATE_BITS
 
 
 def check_hyperparameters(group: dict[str, Any]) -> None:
-    """Raise ValueError naming the first hyperparameter out of bounds."""
+    """Raise ValueError or TypeError if a hyperparameter is out of bounds or of the wrong type."""
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
@@ -35,37 +35,37 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
         raise TypeError(f"seed must be an int, got {group['seed']!r}")
     if group.get("weight_decay"):
         raise ValueError(
-            f"Madam has no weight_decay (got {group['weight_decay']}): weights are bounded by sigma* instead. Lower"
-            " p_scale (in Madam for float parameters, in lognet.wrap for LogTensors) to regularise more"
+            f"Madam has no weight_decay (got {group['weight_decay']}), because sigma* bounds the weights. To regularise"
+            " more, lower p_scale: in Madam for float parameters, in lognet.wrap for LogTensors"
         )
 
 
 def check_state_bits(group: dict[str, Any]) -> None:
-    """Raise ValueError if no average can have that many bits."""
+    """Raise ValueError if `state_bits` is not one of `STATE_BITS`."""
     _require(group, "state_bits", group["state_bits"] in STATE_BITS, "one of " + ", ".join(map(str, STATE_BITS)))
 
 
 def refuse_sparse(grads: Iterable[Tensor]) -> None:
-    """Raise RuntimeError if one of these gradients is sparse."""
+    """Raise RuntimeError if a gradient is sparse."""
     if any(grad.is_sparse for grad in grads):
         raise RuntimeError("Madam does not support sparse gradients; use sparse=False in the Embedding")
 
 
 def check_state_dict(state_dict: dict[str, Any], groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
-    """Raise ValueError if a state dict cannot be that of Madam over the parameters of these groups."""
-    for saved, group in zip(state_dict["param_groups"], groups, strict=False):  # torch compares their numbers
+    """Raise ValueError if a state dict does not come from Madam with the parameters of these groups."""
+    for saved, group in zip(state_dict["param_groups"], groups, strict=False):  # torch compares the lengths
         if not {"p_scale", "g_bound"} & saved.keys():
             raise ValueError(
-                f"this is the state dict of another optimizer: its groups have {', '.join(saved)}, and not Madam's p_scale"
-                " and g_bound. Start Madam afresh, without it"
+                f"this is the state dict of another optimizer: its groups have {', '.join(saved)}, but not Madam's p_scale"
+                " and g_bound. Start Madam without it"
             )
         check_hyperparameters({**defaults, **saved})
         for index, p in zip(saved["params"], group["params"], strict=False):
             average = state_dict["state"].get(index, {}).get("exp_avg_sq")
             if isinstance(average, Tensor) and average.is_floating_point() and average.shape != p.shape:
                 raise ValueError(
-                    f"parameter {index} has shape {tuple(p.shape)} and its state in the state dict {tuple(average.shape)}:"
-                    " build the model, and list its parameters, as when it was saved"
+                    f"parameter {index} has shape {tuple(p.shape)} and its state in the state dict has"
+                    f" {tuple(average.shape)}: build the model, and list its parameters, as when it was saved"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Madam: the multiplicative optimizer, for LogTensor and float parameters alike."""
+"""Madam: the multiplicative optimizer for LogTensor and float parameters."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Madam(Optimizer):
         r &\leftarrow \mathrm{clamp}\bigl((\mu \hat m + (1-\mu) g) / \hat g,\; \pm \eta^*/\eta\bigr) \\
         W &\leftarrow \mathrm{clamp}\bigl(W - \eta_\sigma ((1-c)|W| + c\,\sigma)\, r,\; \pm\sigma^*\bigr)
 
-    where hats are bias corrections by :math:`1 - \beta^t` and :math:`1 - \mu^t`, sigma is the typical magnitude of the
-    parameter's weights, and :math:`\eta_\sigma = \eta \min(1, 0.2/\sigma)`. The weights of a LogTensor are rounded to
-    one of the two rungs around the new value, drawn so that its mean is that value; between the lowest rung and its
-    negative, where the ladder has no zero, to one of these two. With ``affine=0`` the update is the paper's:
+    Hats are bias corrections by :math:`1 - \beta^t` and :math:`1 - \mu^t`. Sigma is the typical magnitude of the
+    parameter's weights, and :math:`\eta_\sigma = \eta \min(1, 0.2/\sigma)`. A weight of a LogTensor is rounded to
+    one of the two rungs around its new value, drawn so that the mean is that value. Because the ladder has no zero, values
+    between the lowest rung and its negative are rounded to one of these two. With ``affine=0`` the update is the paper's:
 
     .. math::
         W &\leftarrow \mathrm{clamp}(W \exp(-\eta\, \mathrm{sign}(W)\, r),\; \pm\sigma^*)
@@ -42,54 +42,54 @@ class Madam(Optimizer):
         k &\leftarrow \mathrm{clamp}(k + \mathrm{round}(r \eta/\eta_0)\, \mathrm{sign}(W),\; 0,\; 2^B - 1)
             && \text{LogTensor parameters (section 4.1)}
 
-    Float and LogTensor parameters mix freely. No float copy of a LogTensor outlives a step. Its `scale` is sigma* and
-    its `base_precision` eta_0. Beyond the `warmup`, learning rates are never scheduled here: use
+    Float and LogTensor parameters may be mixed. No float copy of a LogTensor outlives a step. The `scale` of a LogTensor is
+    sigma*, and its `base_precision` is eta_0. Apart from the `warmup`, Madam does not schedule learning rates: use
     `torch.optim.lr_scheduler`.
 
     Args:
         params: parameters or parameter groups, named or not, as for any torch optimizer.
-        lr: eta, the relative change of a typical weight in one step; a float or a 1-element tensor. Ten to a hundred
-            times Adam's, which is in units of the weights.
-        p_scale: sigma* in units of sigma, for float parameters: these are clamped to ``p_scale * sigma``, where sigma
-            is their root mean square before the first update (0.1 for all-zero ones). LogTensors have their scale.
+        lr: eta, the relative change of a typical weight in one step; a float or a 1-element tensor. It is ten to a hundred
+            times Adam's, because Adam's is in units of the weights.
+        p_scale: sigma* in units of sigma, for float parameters. They are clamped to ``p_scale * sigma``, where sigma
+            is the root mean square before the first update (0.1 for all-zero ones). For LogTensors sigma* is the scale.
         g_bound: eta*/eta, the largest step in units of lr.
         beta: averaging constant of the second moment.
-        momentum: mu, averaging constant of the gradient itself, used in Nesterov's form; 0 keeps no such state.
-        affine: c, the share of the step that does not depend on a weight's own size, from 0 (multiplicative, the paper)
+        momentum: mu, averaging constant of the gradient, in Nesterov's form. With 0 there is no such state.
+        affine: c, the share of the step that does not depend on the weight's magnitude, from 0 (multiplicative, the paper)
             to 1 (additive, in units of sigma).
-        warmup: the steps in which lr rises linearly from 0, counted for each parameter; 0 for none.
+        warmup: the number of steps in which lr rises linearly from 0, counted for each parameter. 0 for none.
         sign_crossing: let weights change sign. False freezes the signs, as in the paper: weights stop at the lowest
             rung (floats: at sigma* / 256).
-        rounding: to rungs: "stochastic", or "nearest" as in the paper, under which moves below half a rung are lost
-            (a warning says so once when lr < eta_0 / 2).
-        bias_correction: divide the second moment by 1 - beta^t (and the first by 1 - momentum^t). The paper's text
-            prints none.
-        state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 and 4 in a log code, with a float32
-            scale for each 128 (`lognet.quant.block_format`). A change of ``group["state_bits"]`` recodes them at the
-            next step.
+        rounding: how weights are rounded to rungs: "stochastic", or "nearest" as in the paper. With "nearest", moves below
+            half a rung are lost; if lr < eta_0 / 2, a warning says so once.
+        bias_correction: divide the second moment by 1 - beta^t and the first by 1 - momentum^t. The paper has no such
+            correction.
+        state_bits: bits of each of the two averages, for every weight: 32, or 16, 8 or 4 in a log code with a float32
+            scale for each 128 (`lognet.quant.block_format`). If ``group["state_bits"]`` changes, the next step recodes
+            the averages.
         maximize: ascend instead of descend.
-        foreach: True moves the float parameters of a group together, laid end to end: fewer operations for models of
-            many small tensors, and a temporary copy of them. False and None, the default, move them one by one, as
-            LogTensors always are. The result is the same.
-        seed: of stochastic rounding. The random bits depend on (seed, step, parameter index, element index) only, so
+        foreach: True moves the float parameters of a group together, in one temporary copy: fewer operations for models
+            of many small tensors, but more memory. False and None move them one by one, as LogTensors always are. The
+            result is the same.
+        seed: of stochastic rounding. The random bits depend only on (seed, step, parameter index, element index), so
             replicas and resumed runs agree.
-        weight_decay: refused unless 0: Madam regularises by sigma*.
+        weight_decay: must be 0, because Madam regularises by sigma*.
 
     Raises:
         ValueError: an argument out of bounds, a non-zero `weight_decay`, a tensor `lr` of more than one element.
         TypeError: a parameter that is not floating-point, an argument of the wrong type.
 
-    A parameter whose gradient holds NaN, infinity or a number whose square overflows is left alone for that step, with
-    one warning. Entries with zero gradient do not move, unless by their momentum. Under the multiplicative rule a weight
-    of exactly zero starts from the lowest rung, on the side where its gradient sends it.
+    If a gradient holds NaN, infinity or a number whose square overflows, its parameter skips that step, and Madam warns once.
+    Entries with zero gradient move only by their momentum. Under the multiplicative rule a weight of exactly zero starts from
+    the lowest rung, with the sign opposite to its gradient's.
 
-    Differences from the paper: the affine step and rounding without bias in value (the paper's step is multiplicative
+    Differences from the paper: the affine step, rounding without bias in value (the paper's step is multiplicative
     and rounds to whole rungs in log space), momentum, warm-up, sign crossing, bias correction, and the values of lr,
-    p_scale, g_bound and beta. `Madam.paper` has none of them but bias correction, which it takes as an option.
+    p_scale, g_bound and beta. `Madam.paper` has only bias correction of these, as an option.
 
     Source: Bernstein et al. 2020, "Learning compositional functions via multiplicative weight updates",
     Algorithm 1 (eta = `lr`, eta* = `lr * g_bound`, sigma* = `p_scale` * sigma, beta = `beta`) and section 4.1. The affine
-    step is ours; docs/sweep.md has what it was measured to do.
+    step is not in the paper; docs/sweep.md has measurements of it.
 
     >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
     >>> optimizer = Madam([w], warmup=0)
@@ -101,8 +101,8 @@ class Madam(Optimizer):
     True
     """
 
-    _warned: frozenset[str] = frozenset()  # kinds of warnings given, each once an optimizer
-    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # copies and unpickled ones too
+    _warned: frozenset[str] = frozenset()  # the kinds of warnings that this optimizer has given
+    _alive: ClassVar[weakref.WeakSet[Madam]] = weakref.WeakSet()  # also copies and unpickled optimizers
 
     def __init__(
         self,
@@ -155,17 +155,17 @@ class Madam(Optimizer):
         beta: float = 0.999,
         **kwargs: Any,
     ) -> Madam:
-        """Madam as the paper has it, whatever the defaults of `Madam` become: frozen signs, nearest rounding, no
-        momentum. ``bias_correction=False`` gives the printed Algorithm 1 to the letter.
+        """The paper's Madam, which does not depend on the defaults of `Madam`: frozen signs, nearest rounding, no
+        momentum. ``bias_correction=False`` gives Algorithm 1 exactly as printed.
 
         Args:
             params, p_scale, g_bound, beta: as in `Madam`, with the paper's values for defaults.
             lr: eta, a float or a 1-element tensor.
-            kwargs: other arguments of `Madam`, but for those that the paper fixes: affine, warmup, sign_crossing,
+            kwargs: other arguments of `Madam`, except those that the paper fixes: affine, warmup, sign_crossing,
                 rounding and momentum.
 
         Raises:
-            TypeError: one of those fixed is given.
+            TypeError: an argument that the paper fixes is given.
             ValueError: as `Madam`.
 
         >>> Madam.paper([torch.nn.Parameter(torch.ones(3))]).defaults["rounding"]
@@ -183,7 +183,7 @@ class Madam(Optimizer):
         return cls(params, lr, p_scale, g_bound, beta=beta, **fixed, **kwargs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as in torch.optim; its hyperparameters are checked before anything changes."""
+        """Add a group, as in torch.optim. Its hyperparameters and parameters are checked before anything changes."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         check_hyperparameters({**self.defaults, **param_group})
@@ -211,22 +211,22 @@ class Madam(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._engines = Engines()  # a copy has its own
+        self._engines = Engines()  # not shared with the original
         self._alive.add(self)
-        self.defaults.pop("differentiable", None)  # torch adds it, for optimizers that know the word
+        self.defaults.pop("differentiable", None)  # torch adds it to every optimizer
         for group in self.param_groups:
-            for name, value in self.defaults.items():  # state dicts of versions that knew fewer arguments
+            for name, value in self.defaults.items():  # state dicts of older versions lack some
                 group.setdefault(name, value)
         for values in self.state.values():
             if "step" in values and not isinstance(values["step"], Tensor):
                 values["step"] = torch.tensor(float(values["step"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state dict exactly: torch would cast the state to the parameters' dtype, and lose bits of it.
+        """Load a state dict exactly. torch would cast the state to the parameters' dtype, which loses bits.
 
         Raises:
-            ValueError: it is that of another optimizer, of parameters of other shapes, or has a hyperparameter out of
-                bounds. Nothing has changed then.
+            ValueError: the state dict is that of another optimizer, its parameters have other shapes, or a
+                hyperparameter is out of bounds. Then nothing has changed.
         """
         loaded: dict[str, Any] = {}
 
@@ -243,7 +243,7 @@ class Madam(Optimizer):
                     elif isinstance(value, Tensor) and name != "step" and self.state[p][name].dtype != value.dtype:
                         self.state[p][name] = value.to(p.device, copy=True)
 
-        hooks = [  # between those of users: these give the final state dict, and get the state as it stays
+        hooks = [  # run after the user's pre-hooks and before the user's post-hooks
             self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
@@ -265,7 +265,7 @@ class Madam(Optimizer):
             closure: re-evaluates the model and returns the loss, which is returned.
 
         Raises:
-            RuntimeError: a sparse gradient; nothing has moved then.
+            RuntimeError: a gradient is sparse. Then nothing has moved.
         """
         loss = None
         if closure is not None:
@@ -276,18 +276,17 @@ class Madam(Optimizer):
         return loss
 
     def step_in_backward(self) -> Release:
-        """Make each parameter's step within ``backward()``, as soon as its gradient is there, and free the gradient.
+        """Make each parameter's step within ``backward()``, as soon as its gradient is complete, and free the gradient.
 
-        So gradients never exist all at once, which for few-bit weights would be most of the memory. The steps are those
-        of `step`, bit for bit; hyperparameters, schedulers and state dicts stay those of this one optimizer. `step` may
-        stay in the loop, where schedulers look for it: it finds no gradient left, and moves parameters that were added
-        to the optimizer later.
+        The gradients never exist all at once. With few-bit weights they would take most of the memory. The steps equal those
+        of `step` bit for bit. Hyperparameters, schedulers and state dicts are those of this optimizer. `step` may stay in the
+        loop, because schedulers expect it: it moves only parameters that were added to the optimizer later.
 
-        What needs all gradients at once, or again, cannot be had: clipping by their common norm, accumulation over
-        several backward passes, `GradScaler`, closures, reentrant checkpoints of a part that shares its parameters.
+        It does not work with methods that need all gradients at once or twice: clipping by their common norm, accumulation
+        over several backward passes, `GradScaler`, closures, reentrant checkpoints of a part that shares its parameters.
 
         Returns:
-            The hooks: ``.remove()`` takes them away, and so does the end of a ``with`` block.
+            The hooks. ``.remove()`` or the end of a ``with`` block removes them.
 
         >>> w = torch.nn.Parameter(LogTensor.from_float(torch.tensor([1.0, -0.5])))
         >>> with Madam([w], warmup=0).step_in_backward():
@@ -298,7 +297,7 @@ class Madam(Optimizer):
         return Release(self, self._advance)
 
     def _advance(self, parameters: Iterable[tuple[int, Tensor, dict[str, Any]]]) -> None:
-        """One step of those of these parameters that have a gradient. Each is given with its index and its group."""
+        """One step of these parameters, each given with its index and its group. Those without a gradient do not move."""
         for engine, steps in self._plan(parameters):
             engine.step(steps)
 
@@ -306,17 +305,18 @@ class Madam(Optimizer):
     def _plan(
         self, parameters: Iterable[tuple[int, Tensor, dict[str, Any]]]
     ) -> list[tuple[Engine, list[ParameterStep]]]:
-        """The steps to make, and the engine for each: those of parameters with a sound gradient.
+        """The steps of the parameters with a sound gradient, and the engine for each.
 
-        All errors and warnings come from here, before any weight moves. torch.compile does not trace this, because it
-        branches on values.
+        Raises all errors and warnings before any weight moves. torch.compile does not trace it, because it branches on values.
         """
         numbered = list(parameters)
         groups = list({id(group): group for _, _, group in numbered}.values())
         for group in groups:
             check_state_bits(group)
         sharded = any_sharded(p for _, p, _ in numbered)
-        with nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass():  # faster attributes of LogTensors
+        with (
+            nullcontext() if sharded else torch._C.DisableTorchFunctionSubclass()
+        ):  # makes attributes of LogTensors faster
             steps = [
                 ParameterStep(p, index, group, p, grad) for index, p, group in numbered if (grad := p.grad) is not None
             ]
@@ -327,8 +327,17 @@ class Madam(Optimizer):
             assigned = self._engines.assign(steps, groups)
             checked = [(engine, own, engine.check(own)) for engine, own in assigned]
         unsound = [step for _, own, sound in checked for step, is_sound in zip(own, sound, strict=True) if not is_sound]
+        for step in unsound:
+            if not step.state:  # no sound step so far
+                del self.state[step.parameter]
         if unsound:
-            self._warn_of_gradient(min(unsound, key=lambda step: step.index))
+            first = min(unsound, key=lambda step: step.index)
+            self._warn_once(
+                "non-finite",
+                f"parameter {first.index} of shape {tuple(first.parameter.shape)} has a gradient with NaN, infinity or a"
+                f" square beyond {compute_dtype(first.parameter)}; its step is skipped. Later steps with such a"
+                " gradient are skipped without a warning",
+            )
         return [(engine, list(compress(own, sound))) for engine, own, sound in checked if any(sound)]
 
     def _parameters(self) -> Iterable[Tensor]:
@@ -346,14 +355,6 @@ class Madam(Optimizer):
                     " it (ReduceLROnPlateau(min_lr=base_precision))",
                 )
 
-    def _warn_of_gradient(self, step: ParameterStep) -> None:
-        self._warn_once(
-            "non-finite",
-            f"parameter {step.index} of shape {tuple(step.parameter.shape)} has a gradient with NaN, infinity or a square"
-            f" beyond {compute_dtype(step.parameter)}; its step is skipped (so will be later ones, without a further"
-            " warning)",
-        )
-
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned |= {kind}
@@ -361,6 +362,6 @@ class Madam(Optimizer):
 
 
 def is_moved_by_madam(params: Iterable[Tensor]) -> bool:
-    """Whether an optimizer that is alive holds one of these parameters."""
+    """Whether a live Madam holds one of these parameters."""
     wanted = {id(p) for p in params}
     return any(id(p) in wanted for o in list(Madam._alive) for p in o._parameters())

@@ -111,10 +111,7 @@ def recode_averages(state: dict[str, Any], like: Tensor, dtype: torch.dtype, bit
 
 def _typical_magnitude(p: Tensor, p_scale: float) -> float:
     """`typical_magnitude`, also of a LogTensor made from zeros: all its weights are on the lowest rung, so its scale tells."""
-    if isinstance(p, LogTensor) and p.numel() and all(_is_lowest(piece) for piece in in_pieces(p)):
+    lowest = lambda w: isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())
+    if isinstance(p, LogTensor) and p.numel() and all(map(lowest, in_pieces(p))):
         return float(p.scale) / p_scale
     return typical_magnitude(p)
-
-
-def _is_lowest(w: Tensor) -> bool:
-    return isinstance(w, LogTensor) and bool((w.exponent == w.format.last_rung).all())

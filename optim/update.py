@@ -1,14 +1,14 @@
 """The update rule of the paper as pure functions of tensors: Algorithm 1 and section 4.1 of Bernstein et al. 2020.
 
-In the paper's symbols, with t the step and ``^`` what we add to it::
+In the paper's symbols, with t the step. ``^`` marks what is not in the paper::
 
     g2bar <- beta * g2bar + (1 - beta) * g^2                                             running_average
     r     <- clamp(g / gbar, -eta*/eta, eta*/eta)      ^gbar^2 over (1 - beta^t)         direction
     W     <- W * exp(-eta * sign(W) * r), clamped to +-sigma*            Algorithm 1     step_floats
     k     <- clamp(k + round(r * eta / eta_0) * sign(W), 0, 2^B - 1)     section 4.1     step_codes
 
-and beyond the paper, as options: momentum, stochastic rounding, and *sign crossing* (a weight pushed below the lowest
-rung flips its sign and stays on that rung). `affine` has the step that is Madam's default.
+Options beyond the paper are momentum, stochastic rounding, and *sign crossing*: a weight that moves below the lowest rung
+flips its sign and stays on that rung. `lognet.optim.affine` has the step that is Madam's default.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 FLOAT_RANGE = 2.0**8
-"""Floats have no lowest rung; for sign crossing, and to start from zero, they get the default ladder's: sigma* / 256."""
+"""Floats have no lowest rung. Sign crossing and steps from zero use that of the default ladder, sigma* / 256."""
 
 
 def running_average(average: Tensor, value: Tensor, beta: float) -> Tensor:
     """average <- beta * average + (1 - beta) * value, in place.
 
-    Two products and a sum, each rounded by itself, so that every back end gets the same number.
+    Each product and the sum are rounded separately, so that every back end gets the same number.
     """
     return average.mul_(beta).add_(value * (1 - beta))
 
 
 def nesterov(grad: Tensor, average: Tensor, momentum: float) -> Tensor:
-    """The running average as it will be if the next gradient is like this one: momentum * average + (1 - momentum) * g.
+    """The running average after one more gradient equal to this one: momentum * average + (1 - momentum) * g.
 
     Source: Dozat, "Incorporating Nesterov Momentum into Adam", ICLR workshop 2016, without its schedule of constants.
     """
@@ -39,8 +39,9 @@ def nesterov(grad: Tensor, average: Tensor, momentum: float) -> Tensor:
 
 
 def root(x: Tensor) -> Tensor:
-    """The square root, correctly rounded, as processors have it: torch's, in float32, may come from a library that is a bit
-    off at times. The root of a float32 never lies so close to the middle of two that float64 takes the wrong one.
+    """The correctly rounded square root. torch's float32 root may come from a library whose last bit is wrong at times.
+
+    Rounding the float64 root is exact, because the root of a float32 is never close enough to the middle of two float32.
     """
     return x.to(torch.float64).sqrt_().to(x.dtype)
 
@@ -56,9 +57,9 @@ def step_floats(
 ) -> Tensor:
     """Algorithm 1: W * exp(-lr * sign(W) * r), clamped to +-sigma_star. Returns the new weights.
 
-    Weights that the step is too small to change stay as they are, clamp included. A weight of exactly zero has no sign
-    to keep: it starts from the lowest rung, on the side where the gradient sends it. With `sign_crossing`, a weight that
-    the step takes down below the lowest rung, sigma_star / FLOAT_RANGE, flips its sign and stays there.
+    A weight that the step is too small to change keeps its value, even beyond sigma_star. A weight of exactly zero starts from
+    the lowest rung, sigma_star / FLOAT_RANGE, with the sign opposite to r. With `sign_crossing`, a weight that shrinks below the
+    lowest rung flips its sign and stays on that rung.
     """
     floor = sigma_star / FLOAT_RANGE
     side = torch.where(weight == 0, -r.sign(), weight.sign())
@@ -73,12 +74,12 @@ def step_floats(
 
 
 class CodeStep(NamedTuple):
-    """What a step did to the codes of a tensor."""
+    """The codes of a tensor after a step, and counts."""
 
     exponent: Tensor
     negative: Tensor
     counts: Tensor
-    """int64 (3,): weights with r != 0, those among them whose move was rounded to nothing, sign crossings."""
+    """int64 (3,): weights with r != 0; weights with r != 0 whose move was rounded to zero; sign crossings."""
 
 
 def step_codes(
@@ -95,9 +96,9 @@ def step_codes(
     Args:
         exponent, negative: the codes, int32 and bool.
         r: the clamped direction, floating, same shape.
-        rungs: lr / eta_0, rungs moved by r = 1.
+        rungs: lr / eta_0, the number of rungs that r = 1 moves.
         last_rung: 2^B - 1.
-        sign_crossing: flip the sign of weights pushed below the lowest rung; False keeps signs frozen.
+        sign_crossing: flip the sign of weights that move below the lowest rung. False freezes the signs.
         random16: None rounds to the nearest rung (ties to even, as torch.round); random integers 0 .. 2^16 - 1 (int32)
             round stochastically, away from zero with the probability of the fractional part.
     """
@@ -108,7 +109,9 @@ def step_codes(
         size = exact.abs()
         whole = size.floor()
         moves = (whole + ((random16 + 1) * 2.0**-16 < size - whole)) * exact.sign()
-    moves = moves.clamp_(-last_rung - 1, last_rung + 1).to(torch.int32)  # as good as any larger one, and no overflow
+    moves = moves.clamp_(-last_rung - 1, last_rung + 1).to(
+        torch.int32
+    )  # larger moves have the same effect, but may overflow
     k = exponent + torch.where(negative, -moves, moves)
     crossing = k > last_rung if sign_crossing else torch.zeros_like(negative)
     tried = r != 0

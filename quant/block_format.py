@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .kernels.bitpack import pack, packed_bytes, unpack
+from .random_bits import MIDDLE
 from .ratios import rungs_for_ratio
-from .rounding import MIDDLE
 from .tracing import cached_table, kept_whole
 
 BLOCK = 128

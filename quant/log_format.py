@@ -193,23 +193,19 @@ class LogFormat:
         >>> ladder.encode(torch.tensor([1.0, 0.5, 0.25]), torch.tensor(1.0)).tolist()
         [0, 3, 6]
         """
-        ratio = magnitude.to(torch.float64) / scale.to(torch.float64)
-        factor = self.nearest_factor if random16 is None else self._random_factor(random16).view(ratio.shape)
-        return self._count_rungs(ratio.mul_(factor).clamp_(max=1).reshape(-1)).view(ratio.shape)
-
-    def _count_rungs(self, y: Tensor) -> Tensor:
-        """The number of rungs after the first that are at least y, for each y; flat, from 0 to 1."""
-        rungs = self.unit_rungs(torch.float64, y)  # a negative number follows the last rung: it is below every y
-        guess = y.log().mul_(-1 / self.base_precision).clamp_(0, self.last_rung).to(torch.int32)
-        more = (rungs.index_select(0, guess + 1) >= y).to(torch.int32)
-        fewer = (rungs.index_select(0, guess) < y).to(torch.int32)
-        return guess.add_(more).sub_(fewer)  # the logarithm is one off at most, and only next to a rung
-
-    def _random_factor(self, random16: Tensor) -> Tensor:
-        """exp(-u * base_precision) for the u of random integers, flat."""
-        factors, bits = self.rounding_factors(random16), random16.reshape(-1)
-        product = factors.index_select(0, bits >> 8).mul_(factors.index_select(0, (bits & 0xFF).add_(256)))
-        return product.clamp_(*self.factor_bounds)
+        y = magnitude.to(torch.float64) / scale.to(torch.float64)
+        if random16 is None:
+            y.mul_(self.nearest_factor)
+        else:
+            factors, bits = self.rounding_factors(random16), random16.reshape(-1)
+            product = factors.index_select(0, bits >> 8).mul_(factors.index_select(0, (bits & 0xFF).add_(256)))
+            y.mul_(product.clamp_(*self.factor_bounds).view(y.shape))
+        flat = y.clamp_(max=1).reshape(-1)
+        rungs = self.unit_rungs(torch.float64, flat)  # a negative number follows the last rung: it is below every y
+        guess = flat.log().mul_(-1 / self.base_precision).clamp_(0, self.last_rung).to(torch.int32)
+        more = (rungs.index_select(0, guess + 1) >= flat).to(torch.int32)
+        fewer = (rungs.index_select(0, guess) < flat).to(torch.int32)
+        return guess.add_(more).sub_(fewer).view(y.shape)  # the logarithm is one off at most, and only next to a rung
 
     @property
     def nearest_factor(self) -> float:

@@ -63,8 +63,8 @@ class _QtorchQuantizer(Quantizer):
         return (self._nearest(x) * scale).to(y.dtype)
 
     def _top(self) -> float:
-        """The number of the format, a power of two, that the power of two which bounds a tensor is scaled to."""
-        raise NotImplementedError
+        """The power of two in the format to which the smallest power of two above a tensor is scaled."""
+        return 1.0
 
     def _quantum(self, x: Tensor) -> Tensor | float:
         """The spacing of the format's numbers around each value of `x`."""
@@ -108,12 +108,6 @@ class FixedQuantizer(_QtorchQuantizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("bits", self.bits, 2, 16)
-
-    def __str__(self) -> str:
-        return f"fixed{self.bits}"
-
-    def _top(self) -> float:
-        return 1.0
 
     def _quantum(self, x: Tensor) -> float:
         return 2.0 ** (1 - self.bits)
@@ -203,12 +197,6 @@ class BlockQuantizer(_QtorchQuantizer):
         check_int("bits", self.bits, 3, 16)
         if self.dim is not None:
             check_int("dim", self.dim, 0, 63)
-
-    def __str__(self) -> str:
-        return f"block{self.bits}"
-
-    def _top(self) -> float:
-        return 1.0
 
     def _dim(self, x: Tensor) -> int:
         """As qtorch has it: -1 for one block."""

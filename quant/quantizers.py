@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .log_format import LogFormat, eight_octaves
-from .random_bits import content_key, uniform
-from .rounding import check_rounding
+from .random_bits import check_rounding, content_key, uniform
 from .tracing import cached_table, kept_whole
 
 LARGEST_SCALE, SMALLEST_SCALE = 2.0**127, 2.0**-100
@@ -46,12 +45,14 @@ class Quantizer:
 
     rounding: str
     seed: int
-    format: ClassVar[str]
-    """The name of the number format."""
+    format: ClassVar[str]  # the name of the number format
 
     def __post_init__(self) -> None:
         check_rounding(self.rounding)
         check_int("seed", self.seed)
+
+    def __str__(self) -> str:
+        return f"{self.format}{getattr(self, 'bits', '')}"
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x` rounded to the format; the gradient passes as it is.
@@ -145,9 +146,6 @@ class LogQuantizer(Quantizer):
         ladder = LogFormat(self.bits, self.base_precision)
         precision = 2 * eight_octaves(self.bits) if self.base_precision is None else ladder.base_precision
         object.__setattr__(self, "base_precision", precision)
-
-    def __str__(self) -> str:
-        return f"log{self.bits}"
 
     @cached_table
     def magnitudes(self, dtype: torch.dtype, device: torch.device) -> Tensor:

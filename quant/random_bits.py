@@ -1,4 +1,4 @@
-"""Random bits that are a pure function of (seed, stream, element index).
+"""Random bits that are a pure function of (seed, stream, element index), and the two ways to round to a rung.
 
 Nothing here has state, because replicas of a model, resumed runs and every thread count must draw the same bits. A
 64-bit mix of the seed and the stream's names (step, parameter index, ...) gives an odd multiplier and an offset, and
@@ -9,6 +9,11 @@ each element hashes its own index with them::
 `fmix32` is the public-domain finaliser of MurmurHash3 (A. Appleby): two multiplications and three shifts, which a
 vector unit does in a few cycles for eight weights at once. The scalar mix is SplitMix64 (Steele, Lea and Flood,
 "Fast splittable pseudorandom number generators", OOPSLA 2014).
+
+Users name a rounding: "nearest", or "stochastic" for one of the two rungs around a number, drawn without bias. Functions take
+random numbers in one argument instead: None rounds to nearest, a tensor of random numbers rounds stochastically. Each function
+says what is nearest, and what the mean is. `LogFormat.encode` rounds in log space. The optimizer's moves
+(`lognet.quant.ratios`), its averages (`lognet.quant.block_format`) and the quantizers round in value.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ from torch import Tensor
 
 _MASK32 = 0xFFFFFFFF
 MASK64 = 0xFFFFFFFFFFFFFFFF
+ROUNDINGS = ("nearest", "stochastic")
+MIDDLE = 2**15
+"""The number of 16 bits that rounds to nearest, where a formula needs one in place of random numbers."""
 
 
 def mix64(*words: int) -> int:
@@ -151,3 +159,21 @@ def key_from_generator(generator: torch.Generator | None) -> int:
     """Draw a 63-bit key from `generator` (None: torch's default generator, which `torch.manual_seed` seeds)."""
     device = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64, device=device).item())
+
+
+def check_rounding(rounding: str) -> str:
+    """Return `rounding` if it is one of `ROUNDINGS`, else raise ValueError."""
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {', '.join(map(repr, ROUNDINGS))}, got {rounding!r}")
+    return rounding
+
+
+def drawn(
+    rounding: str, count: int, key: int | Tensor, start: int | Tensor = 0, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """The random numbers that a rounding needs: None for "nearest", for "stochastic" those of `random16`.
+
+    >>> drawn("nearest", 3, key=7), drawn("stochastic", 3, key=7).dtype
+    (None, torch.int32)
+    """
+    return random16(count, key, start, device) if check_rounding(rounding) == "stochastic" else None

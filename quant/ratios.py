@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .log_format import LogFormat
-from .rounding import MIDDLE
+from .random_bits import MIDDLE
 from .tracing import cached_table, kept_whole
 
 LOG2 = (0.44269504, -0.27134003, 0.15251823, -0.04522076)

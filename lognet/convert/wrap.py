@@ -15,8 +15,15 @@ from ..quant import Quantizer
 from ..quant.log_format import P_SCALE, LogFormat, check_positive
 from ..quant.random_bits import mix64
 from ..tensor.log_tensor import LogTensor
-from ..tensor.parameter import INITS, HeldParameter, few_bit_parameter, held_parameters, parameter_like
-from ..tensor.seeded_signs import check_sign_seed, sign_keys
+from ..tensor.parameter import (
+    INITS,
+    HeldParameter,
+    check_sign_seed,
+    few_bit_parameter,
+    held_parameters,
+    parameter_like,
+    sign_keys,
+)
 from .patterns import Choice, Matcher, Pattern, Patterns, check_module
 from .quantizers import attach, check_quantizers, detach, find_layers, quantizers_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..quant.log_format import LogFormat
 from ..quant.random_bits import mix64
-from ..tensor.autocast import autocast_dtype
+from ..tensor.autograd import autocast_dtype
 from ..tensor.log_tensor import LogTensor
 from ..tensor.parameter import few_bit_parameter, held_parameters
 

@@ -10,8 +10,9 @@ from torch.nn.parameter import is_lazy
 
 from ..convert.patterns import check_module
 from ..convert.quantizers import describe_quantizers
+from ..quant.random_bits import random_bools
 from ..tensor.log_tensor import LogTensor
-from ..tensor.seeded_signs import check_sign_seed, drawn_signs, sign_keys
+from ..tensor.parameter import check_sign_seed, sign_keys
 from ..tensor.storage import describe
 from .files import read_file, write_file
 
@@ -160,7 +161,7 @@ def _listed(items: list[str], separator: str) -> str:
 
 
 def _check_signs(name: str, tensor: LogTensor, key: int, sign_seed: int) -> None:
-    flipped = int((drawn_signs(tensor.numel(), key, tensor.device) != tensor.codes()[1].reshape(-1)).sum())
+    flipped = int((random_bools(tensor.numel(), key, tensor.device) != tensor.codes()[1].reshape(-1)).sum())
     if flipped:
         raise ValueError(
             f"the signs of {name} are not those of sign_seed={sign_seed}: {flipped} of {tensor.numel()} differ. Wrap with"

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..quant.kernels.bitpack import pack, packed_bytes
 from ..quant.log_format import LogFormat
+from ..quant.random_bits import random_bools
 from ..tensor.log_tensor import LogTensor
-from ..tensor.seeded_signs import drawn_signs
 from ..tensor.storage import LogStorage
 from .atomic import write_atomically
 
@@ -40,7 +40,7 @@ def write_file(
 ) -> None:
     """Write tensors by name, LogTensors as their planes, with `write_atomically`. An error leaves nothing written.
 
-    One tensor under several names is written once. The LogTensors named in `sign_keys` have the signs that `drawn_signs`
+    One tensor under several names is written once. The LogTensors named in `sign_keys` have the signs that `random_bools`
     gives for their keys, and are written without them. `quantizers` are those of `describe_quantizers`.
     """
     planes, description = _packed(state, sign_keys)
@@ -132,7 +132,7 @@ def _unpacked(where: str, text: str, planes: Planes) -> tuple[dict[str, Tensor],
         for name, entry in description["log_tensors"].items():
             if "sign_key" in entry:
                 count = torch.Size(entry["shape"]).numel()
-                planes[f"{name}.sign"] = pack(drawn_signs(count, int(entry["sign_key"], 16)), 1)
+                planes[f"{name}.sign"] = pack(random_bools(count, int(entry["sign_key"], 16)), 1)
         stored = planes.pop(CHECKSUM)
         if not torch.equal(stored, _checksum(text, planes)):
             raise ValueError(

@@ -5,8 +5,6 @@ from . import convolution as convolution
 from . import distributed as distributed
 from . import embedding as embedding
 from . import functional as functional
-from . import normalization as normalization
-from . import pickling as pickling
 from . import python_side as python_side
 from .log_tensor import LogTensor
 

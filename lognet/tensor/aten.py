@@ -14,9 +14,8 @@ from torch.utils._pytree import tree_iter, tree_map
 from .callers import DDP, called_by
 from .floats import decode
 from .handlers import ANY_OTHER, handles_op
-from .layout import write_weights
 from .log_tensor import LogTensor
-from .storage import LogStorage
+from .storage import LogStorage, write_weights
 from .wire import without_padding
 
 aten = torch.ops.aten
@@ -60,7 +59,8 @@ def _on_floats(func: Any, args: Any, kwargs: Any) -> Any:
     """Run the operation on decoded tensors; encode those that it wrote to back into their LogTensors."""
     floats: dict[int, Tensor] = {}
     result = func(*_decoded(args, floats), **_decoded(kwargs, floats))
-    written = [x for x in tree_iter(_written(func, args, kwargs)) if isinstance(x, LogTensor)]
+    changed = [args[i] if i < len(args) else kwargs.get(name) for name, i in _changed(func).items()]
+    written = [x for x in tree_iter(changed) if isinstance(x, LogTensor)]
     for x in written:
         _write(x, floats[id(x)])
     originals = {id(floats[id(x)]): x for x in written}
@@ -84,13 +84,9 @@ def _decoded(x: Any, floats: dict[int, Tensor]) -> Any:
     return x
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
-    """The arguments that the operation's schema says it changes."""
-    return [args[i] if i < len(args) else kwargs.get(name) for name, i in _changed(func).items()]
-
-
 @cache
 def _changed(func: Any) -> dict[str, int]:
+    """The names and positions of the arguments that the operation's schema says it changes."""
     specs = func._schema.arguments
     return {spec.name: i for i, spec in enumerate(specs) if spec.alias_info is not None and spec.alias_info.is_write}
 

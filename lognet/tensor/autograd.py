@@ -1,4 +1,4 @@
-"""Decoding as a step of autograd, and when autograd functions like it must not be used."""
+"""Autograd, the transforms of torch.func, and autocast: what operations on LogTensors ask of them, and decoding as a step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+_CAST_FROM = (torch.float32, torch.float16, torch.bfloat16)  # float64 stays, as in torch
+
 
 def in_transform() -> bool:
     """Whether a transform of torch.func (vmap, jvp, ...) or forward-mode differentiation is active.
@@ -16,6 +18,32 @@ def in_transform() -> bool:
     computation on decoded weights, with the graph that torch makes of it.
     """
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def differentiated(*args: Any) -> bool:
+    """Whether a derivative may be asked for: in reverse mode, in forward mode, or by a transform of torch.func."""
+    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    return wanted or in_transform()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of torch.autocast on a device; None where autocast is off, and on the meta device, which has none."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def in_autocast_dtype(*tensors: Any) -> Any:
+    """The tensors (or None) in the dtype of torch.autocast, as torch's own linear and convolution cast them.
+
+    Casting a LogTensor changes only the dtype in which it decodes.
+    """
+    if not torch._C._is_any_autocast_enabled():
+        return tensors
+    dtype = autocast_dtype(next(t.device for t in tensors if t is not None))
+    if dtype is None:
+        return tensors
+    return tuple(t.to(dtype) if t is not None and t.dtype in _CAST_FROM else t for t in tensors)
 
 
 class Dequantize(Function):

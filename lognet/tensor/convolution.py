@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .autocast import in_autocast_dtype
-from .autograd import in_transform
-from .floats import dense
-from .forms import Form, collapsed, expand_floats, expanded
+from .autograd import in_autocast_dtype, in_transform
+from .floats import Form, collapsed, dense, expand_floats, expanded
 from .handlers import handles_function
 
 aten = torch.ops.aten
@@ -33,16 +31,12 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        wanted = [
-            ctx.needs_input_grad[0],
-            ctx.needs_input_grad[1],
-            ctx.bias_shape is not None and ctx.needs_input_grad[2],
-        ]
+        x_wanted, weight_wanted, bias_wanted = ctx.needs_input_grad[:3]
+        wanted = [x_wanted, weight_wanted, bias_wanted and ctx.bias_shape is not None]
         kernel = expanded(weight, ctx.form)
-        grad_x, grad_weight, grad_bias = aten.convolution_backward(
-            grad, dense(x), kernel, ctx.bias_shape, *ctx.geometry, wanted
-        )
-        if wanted[1]:
+        of = (grad, dense(x), kernel, ctx.bias_shape, *ctx.geometry)
+        grad_x, grad_weight, grad_bias = aten.convolution_backward(*of, wanted)
+        if weight_wanted:
             grad_weight = collapsed(grad_weight, weight, ctx.form)
         return grad_x, grad_weight, grad_bias, None, *(None for _ in ctx.geometry)
 
@@ -70,7 +64,7 @@ def conv(
         ValueError: a padding that torch does not know, or "same" with a stride.
     """
     if padding == "same":
-        n = _spatial_dims(weight, form)
+        n = _kernel_dims(weight, form)
         if any(step != 1 for step in _one_each(stride, n)):
             raise ValueError(f"padding='same' needs stride 1, got {stride}")
         total = [d * (k - 1) for d, k in zip(_one_each(dilation, n), weight.shape[2 : 2 + n], strict=True)]
@@ -111,7 +105,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, form: Form | N
     """Any convolution by way of `aten.convolution`; `geometry` are its arguments, as functions of torch take them."""
     weight, form = expand_floats(weight, form)
     input, weight, bias = in_autocast_dtype(input, weight, bias)
-    n = _spatial_dims(weight, form)
+    n = _kernel_dims(weight, form)
     *sizes, transposed, output_padding, groups = geometry
     geometry = (*(_one_each(size, n) for size in sizes), transposed, _one_each(output_padding, n), groups)
     batch = input if input.dim() == n + 2 else input.unsqueeze(0)
@@ -122,8 +116,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, form: Form | N
     return y if batch is input else y.squeeze(0)
 
 
-def _spatial_dims(weight: Tensor, form: Form | None) -> int:
-    """The number of dimensions of the kernel."""
+def _kernel_dims(weight: Tensor, form: Form | None) -> int:
     return weight.dim() - 2 - (form is not None)
 
 

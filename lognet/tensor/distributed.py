@@ -19,7 +19,7 @@ from . import wire
 from .aten import check_on_ladder, compact
 from .callers import CHECKPOINT, DTENSOR, FULLY_SHARD, called_by
 from .floats import decode
-from .handlers import handles_function, handles_namespace, handles_op
+from .handlers import handles_function, handles_op
 from .log_tensor import LogTensor
 
 aten = torch.ops.aten
@@ -103,11 +103,8 @@ def _all_gather(func: Any, x: LogTensor, ranks: int, group: Any) -> LogTensor:
     """The rows of all ranks, which have the same number of rows."""
     own = x if x.is_whole else compact(x)
     gathered = torch.ops._c10d_functional.wait_tensor(func(wire.to_bytes(own._storage), ranks, group))
-    return LogTensor(
-        wire.joined(own._storage, gathered.view(ranks, -1), own.numel()),
-        (ranks * x.shape[0], *x.shape[1:]),
-        dtype=x.dtype,
-    )
+    joined = wire.joined(own._storage, gathered.view(ranks, -1), own.numel())
+    return LogTensor(joined, (ranks * x.shape[0], *x.shape[1:]), dtype=x.dtype)
 
 
 def _scatter(func: Any, outputs: list[LogTensor], inputs: list[list[Tensor]], *args: Any) -> Any:
@@ -141,7 +138,7 @@ def _finished(result: Any) -> Any:
     return result[1]
 
 
-@handles_namespace("c10d", "_c10d_functional")
+@handles_op("c10d", "_c10d_functional")
 def _other(func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Refuse all other collectives, but not waiting for one, because `_all_gather` has waited already."""
     if func.overloadpacket.__name__ in ("wait_tensor", "_wrap_tensor_autograd"):
@@ -195,14 +192,6 @@ def _new_empty(x: LogTensor, *size: Any, **kwargs: Any) -> Tensor:
         return Tensor.new_empty(x, *size, **kwargs)
 
 
-def _get_tensor_shard(self: LogTensor, index: Any) -> LogTensor:
-    """What a checkpoint reads from and writes to."""
-    return _as(_LoadTarget, self)
-
-
-for name, method in {
-    "fsdp_pre_all_gather": _fsdp_pre_all_gather,
-    "fsdp_post_all_gather": _fsdp_post_all_gather,
-    "__get_tensor_shard__": _get_tensor_shard,
-}.items():
-    setattr(LogTensor, name, method)
+LogTensor.fsdp_pre_all_gather = _fsdp_pre_all_gather  # type: ignore[attr-defined]
+LogTensor.fsdp_post_all_gather = _fsdp_post_all_gather  # type: ignore[attr-defined]
+LogTensor.__get_tensor_shard__ = lambda self, index: _as(_LoadTarget, self)  # type: ignore[attr-defined]

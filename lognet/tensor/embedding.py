@@ -32,10 +32,8 @@ class _Embedding(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (index,) = ctx.saved_tensors
-        grad_weight = aten.embedding_dense_backward(
-            grad, index, ctx.num_embeddings, ctx.padding_idx, ctx.scale_grad_by_freq
-        )
-        return None, grad_weight, None, None
+        counted = (ctx.num_embeddings, ctx.padding_idx, ctx.scale_grad_by_freq)
+        return None, aten.embedding_dense_backward(grad, index, *counted), None, None
 
 
 @handles_function(F.embedding)

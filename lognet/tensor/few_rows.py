@@ -7,15 +7,13 @@ them, if there is a back end for it. Otherwise the caller decodes and multiplies
 A graph of torch.compile calls the operator ``lognet::linear`` for it, unless the graph serves any number of rows.
 
 The kernel sums in float32, in an order that depends on the number of columns alone, not on the number of threads or
-rows. It differs from decoding and multiplying by roundings only, at most ``(columns + 8) * 2^-24`` of the sum of the
-products' magnitudes. With bfloat16 inputs it multiplies by the weights as they are and rounds once, at the end, where
-the other way rounds the weights to bfloat16 first.
+rows (`linear` has the bound of its roundings). With bfloat16 inputs it rounds once, at the end. The caller's way rounds
+the weights to bfloat16 first.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +22,12 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..quant.kernels.codes import Codes, linear
 from ..quant.kernels.native import plain
 from ..quant.tracing import is_eager, tracing
-from .autograd import in_transform
+from .autograd import differentiated
 from .floats import decode
 from .log_tensor import LogTensor
 
 FEW_ROWS = 16
 """The largest number of rows for which this is faster: four rows share the decoding of a weight, and more rows repeat it."""
-_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
@@ -45,32 +42,28 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | 
     plain_x = type(x) is Tensor or (tracing() and not is_traceable_wrapper_subclass(x))
     if not (plain_x and isinstance(weight, LogTensor) and weight.is_whole):
         return None
-    with torch._C.DisableTorchFunctionSubclass():  # which every look at the shape of a LogTensor would call
-        return _few_rows(x, weight, bias)
-
-
-def _few_rows(x: Tensor, weight: LogTensor, bias: Tensor | None) -> Tensor | None:
-    shape, storage, dtype = weight.shape, weight._storage, x.dtype
-    if not (
-        len(shape) == 2
-        and x.shape[-1:] == shape[1:]
-        and type(batch := math.prod(x.shape[:-1])) is int  # a graph for any number of rows must not depend on it
-        and batch <= FEW_ROWS
-        and dtype == weight.dtype
-        and dtype in _DTYPES
-        and (bias is None or (bias.dim() == 1 and bias.dtype == dtype))
-        and storage.keep is None
-        and not differentiated(x, weight, bias)
-    ):
-        return None
-    added = None if bias is None else _added(bias, shape[0])
-    x = x if dtype == torch.float32 else x.to(torch.float32)
-    y = linear.kernel(x, *storage.codes, shape[0], *(() if added is None else (added,)))
-    if y is NotImplemented:
-        return None
-    if bias is not None and added is None:
-        y = y + decode(bias)
-    return y if dtype == torch.float32 else y.to(dtype)
+    with torch._C.DisableTorchFunctionSubclass():  # because every look at the shape of a LogTensor would call it
+        shape, storage, dtype = weight.shape, weight._storage, x.dtype
+        if not (
+            len(shape) == 2
+            and x.shape[-1:] == shape[1:]
+            and type(batch := math.prod(x.shape[:-1])) is int  # a graph for any number of rows must not depend on it
+            and batch <= FEW_ROWS
+            and dtype == weight.dtype
+            and dtype in (torch.float32, torch.bfloat16)
+            and (bias is None or (bias.dim() == 1 and bias.dtype == dtype))
+            and storage.keep is None
+            and not differentiated(x, weight, bias)
+        ):
+            return None
+        added = None if bias is None else _added(bias, shape[0])
+        x = x if dtype == torch.float32 else x.to(torch.float32)
+        y = linear.kernel(x, *storage.codes, shape[0], *(() if added is None else (added,)))
+        if y is NotImplemented:
+            return None
+        if bias is not None and added is None:
+            y = y + decode(bias)
+        return y if dtype == torch.float32 else y.to(dtype)
 
 
 def _added(bias: Tensor, length: int) -> Tensor | Codes | None:
@@ -99,9 +92,3 @@ def stored(matrix: Tensor) -> Tensor | None:
     if not (isinstance(other, LogTensor) and other.is_whole):
         return None
     return other.requires_grad_(matrix.requires_grad)
-
-
-def differentiated(*args: Any) -> bool:
-    """Whether a derivative may be asked for: in reverse mode, in forward mode, or by a transform of torch.func."""
-    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
-    return wanted or in_transform()

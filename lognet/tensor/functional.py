@@ -12,6 +12,7 @@ LogTensor, so that every torch.nn module computes with LogTensor parameters unch
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .autocast import in_autocast_dtype
-from .autograd import in_transform
+from ..quant.tracing import tracing
+from .autograd import differentiated, in_autocast_dtype, in_transform
 from .few_rows import few_columns, few_rows, stored
-from .floats import dense
-from .forms import Form, collapsed, expand_floats, expanded
+from .floats import Form, collapsed, dense, expand_floats, expanded
 from .handlers import handles_function
 from .log_tensor import LogTensor
 
@@ -53,7 +53,7 @@ class _Linear(Function):
 
 
 def _as_matrix(x: Tensor) -> Tensor:
-    """All but the last dimension in one. reshape(-1, length) would not know the number of rows of length 0."""
+    """All but the last dimension in one. reshape(-1, length) cannot tell the number of rows of length 0."""
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
@@ -137,28 +137,32 @@ def _few_vectors(input: Tensor, other: Tensor) -> Tensor | None:
     return None if transposed is None else few_rows(input, transposed)
 
 
-def _product(function: Any, dims: tuple[int, int], input: Tensor, other: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """A product that takes operands of certain dimensions alone; torch's own gives its error, or writes to its `out`."""
-    if kwargs or (input.dim(), other.dim()) != dims:
-        return function(dense(input), dense(other), **kwargs)
-    return matmul(input, other)
+def _product(function: Any, dims: tuple[int, int], input: Tensor, *others: Tensor, **kwargs: Any) -> Tensor:
+    """A product that takes operands of certain dimensions alone. torch's own gives its error, or writes to its `out`."""
+    if kwargs or (input.dim(), *(x.dim() for x in others)) != dims:
+        return function(dense(input), *map(dense, others), **{name: dense(x) for name, x in kwargs.items()})
+    return matmul(input, *others)
 
 
-@handles_function(torch.mv, torch.Tensor.mv)
-def _mv(input: Tensor, vec: Tensor, **kwargs: Any) -> Tensor:
-    return _product(torch.mv, (2, 1), input, vec, kwargs)
+for _name, _dims in {"mv": (2, 1), "mm": (2, 2), "bmm": (3, 3)}.items():
+    _function = getattr(torch, _name)
+    handles_function(_function, getattr(Tensor, _name))(partial(_product, _function, _dims))
+handles_function(Tensor.__rmatmul__)(lambda input, other: matmul(other, input))
 
 
-@handles_function(torch.mm, torch.Tensor.mm)
-def _mm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
-    return _product(torch.mm, (2, 2), input, mat2, kwargs)
+def _normalized(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Layer, group or root-mean-square normalization with LogTensors for gains and biases.
+
+    torch's own functions end in operations that decode LogTensors below autograd. That gives the same result, but takes
+    several times as long as decoding a few hundred gains, and generation runs two such layers for each block and token.
+    Therefore the gains are decoded first, unless a graph is traced or a gradient recorded.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        if not tracing() and not differentiated(*args, *kwargs.values()):
+            args = tuple(map(dense, args))
+            kwargs = {name: dense(x) for name, x in kwargs.items()}
+        return function(*args, **kwargs)
 
 
-@handles_function(torch.bmm, torch.Tensor.bmm)
-def _bmm(input: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
-    return _product(torch.bmm, (3, 3), input, mat2, kwargs)
-
-
-@handles_function(torch.Tensor.__rmatmul__)
-def _rmatmul(input: Tensor, other: Tensor) -> Tensor:
-    return matmul(other, input)
+for _function in (F.layer_norm, F.group_norm, F.rms_norm, torch.layer_norm, torch.group_norm, torch.rms_norm):
+    handles_function(_function)(partial(_normalized, _function))

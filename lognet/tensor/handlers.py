@@ -35,15 +35,12 @@ def handles_function(*functions: Any) -> Callable[[Handler], Handler]:
 def handles_op(*ops: Any) -> Callable[[Handler], Handler]:
     """Register the handler of operations, below autograd: it gets the operation, then the arguments.
 
+    A string ("c10d") stands for all operations of that namespace that have no handler of their own.
+
     Raises:
         ValueError: one of them has a handler already.
     """
     return lambda handler: _register(OPS, ops, handler)
-
-
-def handles_namespace(*names: str) -> Callable[[Handler], Handler]:
-    """Register the handler of all operations of a namespace ("c10d") that have none of their own."""
-    return handles_op(*names)
 
 
 @cache

@@ -25,12 +25,10 @@ from ..quant.kernels import backend
 from ..quant.kernels.bitpack import pack
 from ..quant.kernels.sources import digest
 from ..quant.log_format import LogFormat, check_positive
-from ..quant.random_bits import key_from_generator
-from ..quant.rounding import check_rounding
+from ..quant.random_bits import check_rounding, key_from_generator
 from .autograd import Dequantize, in_transform
 from .handlers import FUNCTIONS, op_handler
-from .layout import contiguous_strides, read_weights, write_weights
-from .storage import LogStorage, check_finite
+from .storage import LogStorage, check_finite, contiguous_strides, read_weights, write_weights
 
 
 class LogTensor(Tensor):
@@ -88,11 +86,8 @@ class LogTensor(Tensor):
             requires_grad=requires_grad,
         )
         self._storage = storage
-        self.is_whole = (
-            offset == 0
-            and math.prod(size) == storage.count
-            and (stride is None or tuple(stride) == contiguous_strides(size))
-        )
+        in_order = stride is None or tuple(stride) == contiguous_strides(size)
+        self.is_whole = offset == 0 and math.prod(size) == storage.count and in_order
         return self
 
     # Making one
@@ -287,13 +282,8 @@ class LogTensor(Tensor):
         return f"LogTensor({values}, bits={self.bits}, base_precision={self.base_precision:.4g}{extra})"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
-        return [f"_{name}" for name in self._storage.planes()], (
-            self._storage.format,
-            self._storage.count,
-            self._storage.group,
-            self.storage_offset(),
-            self.dtype,
-        )
+        of, names = self._storage, [f"_{name}" for name in self._storage.planes()]
+        return names, (of.format, of.count, of.group, self.storage_offset(), self.dtype)
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, Tensor], context: Any, size: Any, stride: Any) -> LogTensor:
@@ -344,9 +334,7 @@ def _default_scale(values: Tensor, largest: float) -> float:
     if values.numel() == 0:
         return 1.0
     if largest == 0:
-        raise ValueError(
-            "x is all zeros, from which no scale can be computed; give scale= (the magnitude of the top rung)"
-        )
+        raise ValueError("x is all zeros, which give no scale; give scale= (the magnitude of the top rung)")
     return largest
 
 

@@ -2,6 +2,9 @@
 
 The ladder has no zero. A zero that is only a start, as in a fresh bias, becomes the last rung with a sign drawn from a
 key. A zero that means something, as in the padding row of an embedding, stays exactly zero because a mask says so.
+
+Signs may be drawn from a seed. Files then hold the seed instead of the signs: B bits a weight rather than B + 1. Madam with
+``sign_crossing=False``, as in the paper, never changes a sign, so the seed gives them again.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..quant.log_format import P_SCALE, LogFormat, parameter_scale, typical_magnitude
-from ..quant.random_bits import random_words
+from ..quant.random_bits import mix64, random_bools, random_words
 from .log_tensor import LogTensor
-from .seeded_signs import draw_signs_
 from .storage import check_finite
 
 INITS = ("quantize", "uniform")
@@ -134,3 +137,23 @@ def structural_mask(held: HeldParameter) -> Tensor | None:
             if padding is not None and not bool(x[padding].any()):
                 masks.append((torch.arange(len(x), device=x.device) != padding).unsqueeze(1))
     return reduce(torch.logical_and, masks) if masks else None
+
+
+def check_sign_seed(sign_seed: int | None) -> None:
+    """Raise TypeError if it is not an int or None."""
+    if sign_seed is not None and (isinstance(sign_seed, bool) or not isinstance(sign_seed, int)):
+        raise TypeError(f"sign_seed must be an int, or None to keep the signs, got {sign_seed!r}")
+
+
+def sign_keys(model: nn.Module, sign_seed: int) -> dict[int, int]:
+    """The keys of the streams that signs are drawn from, as {id of the parameter: 64-bit key}.
+
+    Every parameter of two or more dimensions has one, by its index in ``model.parameters()``. Biases and gains have
+    none, because their signs are not arbitrary (gains start at 1) and because they are few.
+    """
+    return {id(p): mix64(sign_seed, -1, i) for i, p in enumerate(model.parameters()) if not is_lazy(p) and p.dim() >= 2}
+
+
+def draw_signs_(weight: LogTensor, key: int) -> None:
+    """Replace the signs of a LogTensor by those of the stream `key`."""
+    weight.write_codes_(weight.exponent, random_bools(weight.numel(), key, weight.device).view(weight.shape))

@@ -1,4 +1,4 @@
-"""What Python asks of a tensor, outside torch's computations: arrays, lists, text, shared memory, ``.data``."""
+"""What Python asks of a tensor, outside torch's computations: arrays, lists, text, shared memory, ``.data``, pickles."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import warnings
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..quant.log_format import LogFormat
 from .floats import dense
 from .handlers import handles_function
 from .log_tensor import LogTensor
+from .storage import LogStorage
 
 
 def _on_floats(method: Any, x: LogTensor, *args: Any, **kwargs: Any) -> Any:
@@ -38,7 +41,6 @@ def _share_memory(x: LogTensor) -> LogTensor:
 
 @handles_function(Tensor.is_shared)
 def _is_shared(x: LogTensor) -> bool:
-    """Whether all planes are in shared memory."""
     return all(plane.is_shared() for plane in x._storage.planes().values())
 
 
@@ -67,3 +69,33 @@ def _set_data(x: Tensor, value: Tensor) -> None:
             stacklevel=3,
         )
     x.detach().copy_(value.detach())
+
+
+@handles_function(Tensor.__reduce_ex__)
+def _reduce(x: LogTensor, protocol: int) -> Any:
+    """What `pickle` writes: the storage, the layout, and the attributes that Python code has set.
+
+    torch's own way for tensor subclasses takes no function for `map_location`, with which Lightning loads every checkpoint.
+    """
+    attributes = {name: value for name, value in vars(x).items() if name not in ("_storage", "is_whole")}
+    layout = (tuple(x.shape), x.stride(), x.storage_offset(), x.dtype, x.requires_grad)
+    return rebuild_log_tensor, (x._storage, *layout, attributes)
+
+
+def rebuild_log_tensor(
+    storage: LogStorage,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    offset: int,
+    dtype: torch.dtype,
+    requires_grad: bool,
+    attributes: dict[str, Any],
+) -> LogTensor:
+    """The inverse of `_reduce`. Pickles name it. The device is that of the planes after `map_location`."""
+    result = LogTensor(storage, size, stride=stride, offset=offset, dtype=dtype, requires_grad=requires_grad)
+    vars(result).update(attributes)  # one of them says that it is a parameter
+    return result
+
+
+# what torch.load(weights_only=True) may build
+torch.serialization.add_safe_globals([LogTensor, LogStorage, LogFormat, rebuild_log_tensor])

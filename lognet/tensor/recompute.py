@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..quant.tracing import tracing
-from .autocast import autocast_dtype
-from .autograd import in_transform
+from .autograd import autocast_dtype, in_transform
 from .floats import dense
 from .log_tensor import LogTensor
 
@@ -48,13 +47,9 @@ class _Recomputed(Function):
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
-        found = torch.autograd.grad(
-            [out for out, _ in pairs],
-            [inputs[i] for i in wanted],
-            [grad for _, grad in pairs],
-            create_graph=twice,
-            allow_unused=True,
-        )
+        ends, starts = [out for out, _ in pairs], [inputs[i] for i in wanted]
+        upstream = [grad for _, grad in pairs]
+        found = torch.autograd.grad(ends, starts, upstream, create_graph=twice, allow_unused=True)
         result: list[Tensor | None] = [None] * (1 + len(inputs))
         for i, grad in zip(wanted, found, strict=True):
             result[1 + i] = grad

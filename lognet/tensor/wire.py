@@ -34,10 +34,8 @@ def empty_like(storage: LogStorage, count: int, row: int) -> LogStorage:
 
 def without_padding(storage: LogStorage, count: int) -> LogStorage:
     """The first `count` weights, in the same memory."""
-    planes = {
-        name: plane[: _plane_bytes(storage, name, count)] for name, plane in storage.planes().items() if plane.dim()
-    }
-    planes["scale"] = storage.scale
+    size = lambda name: _plane_bytes(storage, name, count)
+    planes = {name: plane[: size(name)] if plane.dim() else plane for name, plane in storage.planes().items()}
     first = LogStorage.from_planes(storage.format, count, planes, storage.group)
     first.padded_count = storage.padded_count
     return first
@@ -81,7 +79,6 @@ def joined(storage: LogStorage, rows: Tensor, padded_count: int) -> LogStorage:
 
 
 def _plane_bytes(storage: LogStorage, name: str, count: int) -> int:
-    """Bytes of the plane `name` of `count` weights."""
     if name == "scale":
         return storage.scale.element_size()
     return packed_bytes(count // storage.group if name == "keep" else count, _width(storage, name))

@@ -5,7 +5,7 @@
 #include "ladder/random.h"
 #include "ladder/tables.h"
 #include "madam.h"
-#include "simd/signs.h"
+#include "simd/simd.h"
 
 namespace {
 
@@ -183,10 +183,6 @@ class MultiplicativeMove {
     Counts counts_;
 };
 
-inline Floats affine_target(Floats weight, Floats magnitude, Floats r, const Scalars& s) {
-    return weight - (magnitude * splat(s.relative) + splat(s.absolute)) * r;
-}
-
 // affine_floats, in place.
 template <bool CROSSING>
 void affine_floats(const Scalars& scalars, const float* r, int n, float* weight) {
@@ -194,7 +190,7 @@ void affine_floats(const Scalars& scalars, const float* r, int n, float* weight)
     const Floats lowest = sigma_star / splat(256.0f);
     for (int i = 0; i < n; i += LANES) {
         Floats w = load(weight + i), magnitude = absolute(w), bound = larger(magnitude, sigma_star);
-        Floats target = affine_target(w, magnitude, load(r + i), scalars);
+        Floats target = w - (magnitude * splat(scalars.relative) + splat(scalars.absolute)) * load(r + i);
         if (CROSSING) {
             store(weight + i, smaller(larger(target, zero - bound), bound));
         } else {

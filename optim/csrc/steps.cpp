@@ -27,7 +27,7 @@ uint64_t mix(const uint64_t* words, int count) {
 
 constexpr double STEP_SIGMA = 0.2;
 
-// The numbers of one step: scalars_of in optim/engines/scalars.py, with the same operations on doubles in the same order.
+// The numbers of one step: scalars_of in optim/parameter_step.py, with the same operations on doubles in the same order.
 Scalars scalars_of(const Parameter& p) {
     const Hyper& h = *p.hyper;
     const double step = *p.step, sigma = *p.sigma;
@@ -63,9 +63,6 @@ int useful_threads(const Parameter* parameters, int64_t count, int threads) {
     return threads < most ? threads : static_cast<int>(most);
 }
 
-// The limit of the magnitudes of gradients, as in optim/state.py. State of 32 bits holds their squares, fewer bits a scale.
-float limit_of(const Parameter& p) { return p.hyper->state_bits == 32 ? 0x1.fffffep63f : INFINITY; }
-
 // The pieces of all sound parameters, in order, or null without memory. The caller frees them.
 Piece* pieces_of(const Parameter* parameters, const uint8_t* sound, int64_t count, int64_t* pieces) {
     *pieces = 0;
@@ -83,8 +80,8 @@ Piece* pieces_of(const Parameter* parameters, const uint8_t* sound, int64_t coun
 
 }  // namespace
 
-// Sets sound[i] to 1 if all magnitudes of gradient i are below `limit_of`, else to 0, so also for NaN. Returns 0, or -1 without
-// memory.
+// Sets sound[i] to 1 if all magnitudes of gradient i are below the limit of optim/state.py, else to 0, so also for NaN. State of 32
+// bits holds their squares, fewer bits a scale. Returns 0, or -1 without memory.
 LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t* sound, int threads) {
     for (int64_t i = 0; i < count; ++i) sound[i] = 1;
     int64_t pieces;
@@ -94,7 +91,8 @@ LOGNET_API int lognet_check(const Parameter* parameters, int64_t count, uint8_t*
         const Piece& piece = list[i];
         const Parameter& p = parameters[piece.parameter];
         const Dtype dtype = static_cast<Dtype>(p.grad_dtype);
-        if (!chosen_kernels().all_below(p.grad, dtype, limit_of(p), piece.begin, piece.end)) {
+        const float limit = p.hyper->state_bits == 32 ? 0x1.fffffep63f : INFINITY;
+        if (!chosen_kernels().all_below(p.grad, dtype, limit, piece.begin, piece.end)) {
             __atomic_store_n(&sound[piece.parameter], 0, __ATOMIC_RELAXED);
         }
     };

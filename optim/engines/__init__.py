@@ -17,7 +17,7 @@ from .torch_engine import TorchEngine
 
 
 class Engine(Protocol):
-    """What makes steps. `check` changes nothing, and `step` gets the steps whose gradients are sound."""
+    """What makes steps. `check` changes no weight, and `step` gets the steps whose gradients are sound."""
 
     def check(self, steps: Sequence[ParameterStep]) -> list[bool]: ...
     def step(self, steps: Sequence[ParameterStep]) -> None: ...
@@ -38,9 +38,5 @@ class Engines:
         if native_ready := ready():
             self._native.read_groups(groups)
         for step in steps:
-            if native_ready and self._native.accepts(step):
-                by_native.append(step)
-            else:
-                step.complete()
-                by_torch.append(step)
+            (by_native if native_ready and self._native.accepts(step) else by_torch).append(step)
         return [(engine, own) for engine, own in ((self._native, by_native), (self._torch, by_torch)) if own]

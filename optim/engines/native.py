@@ -38,8 +38,7 @@ _OF_MOMENTUM = _STATE[-2:]
 class _Group(NamedTuple):
     group: dict[str, Any]
     hyper: Hyper
-    options: tuple[int, bool, bool]
-    """What records depend on: state_bits, whether there is momentum, whether the step is affine."""
+    options: tuple[int, bool, bool]  # what records depend on: state_bits, is there momentum, is the step affine
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +52,8 @@ class _Cached:
     count: int
     hyper: Hyper
     options: tuple[int, bool, bool]
-    tensors: tuple[Tensor | None, ...]
-    """Those of the weights and of the state."""
-    present: tuple[Tensor, ...]
-    """Those of them that are not None."""
+    tensors: tuple[Tensor | None, ...]  # of the weights and of the state
+    present: tuple[Tensor, ...]  # the tensors that are not None
     addresses: tuple[int, ...]
 
     def is_valid(self, step: ParameterStep, group: _Group) -> bool:
@@ -164,9 +161,8 @@ def _fits(step: ParameterStep) -> bool:
 def _packed(step: ParameterStep, group: _Group) -> _Cached:
     """The record of a parameter that `_fits`, without the address of the gradient."""
     p, state = step.parameter, step.state
-    record = Parameter(
-        count=p.numel(), hyper=ctypes.addressof(group.hyper), index=step.index, grad_dtype=DTYPES[step.grad.dtype]
-    )
+    record = Parameter(count=p.numel(), hyper=ctypes.addressof(group.hyper), index=step.index)
+    record.grad_dtype = DTYPES[step.grad.dtype]
     for name in _STATE:
         if group.group["momentum"] or name not in _OF_MOMENTUM:
             setattr(record, name, native.pointer(state.get(name)))
@@ -175,15 +171,9 @@ def _packed(step: ParameterStep, group: _Group) -> _Cached:
         for name in ("low", "high", "sign"):
             setattr(record.planes, name, native.pointer(getattr(storage, name)))
         record.planes.bits = storage.format.bits
-        record.ladder, record.base_precision = (
-            ctypes.addressof(_ladder(storage.format)[0]),
-            storage.format.base_precision,
-        )
-        record.scale, record.keep, record.keep_group = (
-            storage.scale.data_ptr(),
-            native.pointer(storage.keep),
-            storage.group,
-        )
+        record.ladder = ctypes.addressof(_ladder(storage.format)[0])
+        record.base_precision, record.scale = storage.format.base_precision, storage.scale.data_ptr()
+        record.keep, record.keep_group = native.pointer(storage.keep), storage.group
     else:
         record.weight, record.weight_dtype = p.data_ptr(), DTYPES[p.dtype]
         record.base_precision, record.keep_group, record.counts = 1.0, 1, None  # the state may be that of a LogTensor
@@ -194,7 +184,6 @@ def _packed(step: ParameterStep, group: _Group) -> _Cached:
 
 
 def _weights(p: Tensor) -> tuple[Tensor | None, ...]:
-    """The tensors that hold the weights of a parameter."""
     if type(p) is LogTensor:
         storage = p._storage
         return storage.low, storage.high, storage.sign, storage.scale, storage.keep

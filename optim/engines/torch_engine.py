@@ -12,26 +12,34 @@ from ...quant.random_bits import random16
 from ...tensor.log_tensor import LogTensor
 from ..affine import affine_codes, affine_floats
 from ..directions import adaptive_direction
-from ..parameter_step import ParameterStep, Scalars
-from ..shards import combine
+from ..parameter_step import ParameterStep, Scalars, joined_scalars, set_scalars, values_of
+from ..shards import combine, local, sharded_alike
 from ..state import AVERAGES, compute_dtype, largest_gradient
-from ..update import CodeStep, step_codes, step_floats
-from .scalars import joined_scalars, set_scalars, values_of
+from ..update import step_codes, step_floats
 
 
 class TorchEngine:
-    """Makes the steps of complete records (`ParameterStep.complete`)."""
+    """Makes the steps of all parameters that no other engine accepts."""
 
     def check(self, steps: Sequence[ParameterStep]) -> list[bool]:
-        """For each step, whether all of the full gradient is finite and below `largest_gradient`."""
-        filled = [step.grad for step in steps if step.grad.numel()]  # the others have no largest entry
+        """For each step, whether all of the full gradient is finite and below `largest_gradient`.
+
+        Completes the records of the sound steps. A parameter without a sound gradient so far has no state.
+        """
+        for step in steps:
+            step.grad = sharded_alike(step.grad.detach(), step.parameter)
+        grads = [local(step.grad) for step in steps]
+        filled = [grad for grad in grads if grad.numel()]  # the others have no largest entry
         largest = iter(torch._foreach_norm(filled, float("inf")) if filled else ())
         too_large = []
-        for step in steps:
-            top = next(largest) if step.grad.numel() else step.grad.new_zeros(())
+        for step, grad in zip(steps, grads, strict=True):
+            top = next(largest) if grad.numel() else grad.new_zeros(())
             limit = largest_gradient(compute_dtype(step.parameter), step.group["state_bits"])
             too_large.append((~(top < limit)).to(torch.uint8))  # NaN too
-        return [not flag for flag in values_of(combine(too_large, [step.parameter for step in steps], "max"))]
+        flags = values_of(combine(too_large, [step.parameter for step in steps], "max"))
+        for step in (step for step, flag in zip(steps, flags, strict=True) if not flag):
+            step.complete()
+        return [not flag for flag in flags]
 
     def step(self, steps: Sequence[ParameterStep]) -> None:
         """One step of each of these parameters."""
@@ -59,26 +67,23 @@ def _move(p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any],
     if isinstance(p, LogTensor) and p.mask is not None:
         grad = grad * p.mask
     r = adaptive_direction(state, grad, group, scalars)
+    crossing = group["sign_crossing"]
     if isinstance(p, LogTensor):
-        moved = _moved_codes(p, r, group, scalars)
+        codes, bits16, ladder = p.codes(), None, p._storage.format  # a constant to torch.compile, which p.format is not
+        if group["rounding"] == "stochastic":
+            bits16 = random16(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
+        if group["affine"]:
+            moved = affine_codes(ladder, *codes, r, scalars.relative, scalars.absolute, crossing, bits16)
+        else:
+            moved = step_codes(*codes, r, scalars.lr, ladder.last_rung, crossing, bits16)
         p.write_codes_(moved.exponent, moved.negative)
         return moved.counts
-    w, crossing = p.to(grad.dtype), group["sign_crossing"]
+    w = p.to(grad.dtype)
     if group["affine"]:
         p.copy_(affine_floats(w, r, scalars.relative, scalars.absolute, scalars.sigma_star, crossing))
     else:
         p.copy_(step_floats(w, r, scalars.lr, scalars.sigma_star, crossing))
     return None
-
-
-def _moved_codes(p: LogTensor, r: Tensor, group: dict[str, Any], scalars: Scalars) -> CodeStep:
-    bits16, ladder = None, p._storage.format  # a constant to torch.compile, which p.format is not
-    if group["rounding"] == "stochastic":
-        bits16 = random16(r.numel(), scalars.key, scalars.start, r.device).view(r.shape)
-    crossing = group["sign_crossing"]
-    if group["affine"]:
-        return affine_codes(ladder, *p.codes(), r, scalars.relative, scalars.absolute, crossing, bits16)
-    return step_codes(*p.codes(), r, scalars.lr, ladder.last_rung, crossing, bits16)
 
 
 def _move_together(steps: Sequence[ParameterStep]) -> None:

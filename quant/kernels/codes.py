@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..log_format import PIECE, LogFormat, in_pieces
-from ..random_bits import mix64, random_bools
-from ..rounding import drawn
+from ..random_bits import drawn, mix64, random_bools
 from .bitpack import pack, pack_codes, unpack, unpack_codes
 from .dispatch import operation
 
@@ -80,10 +79,8 @@ def decode(
     count: int,
 ) -> Tensor:
     """The values of the weights `start` .. `start + count - 1` of `total`, flat float32; `start` is a multiple of 8."""
-    negative = unpack(sign, 1, count, start).bool()
-    return ladder(bits, base_precision).decode(
-        unpack_codes(low, high, bits, count, start), negative, scale, torch.float32
-    )
+    exponent, negative = unpack_codes(low, high, bits, count, start), unpack(sign, 1, count, start).bool()
+    return ladder(bits, base_precision).decode(exponent, negative, scale, torch.float32)
 
 
 @operation(

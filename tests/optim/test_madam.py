@@ -269,6 +269,18 @@ def test_non_finite_gradients_skip_their_parameter_with_one_warning(bad):
     assert all((p.exponent != b).any() for p, b in zip(others, before[1:], strict=True))
 
 
+def test_torch_engine_makes_no_state_before_the_first_sound_gradient():
+    w = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = Madam([w])
+    w.grad = torch.tensor([1.0, math.nan, 1.0], dtype=torch.float64)
+    with pytest.warns(UserWarning, match="NaN"):
+        optimizer.step()
+    assert not optimizer.state
+    w.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    assert optimizer.state[w]["step"] == 1
+
+
 def test_nearest_rounding_below_half_a_rung_warns_once():
     w = nn.Parameter(LogTensor.from_float(torch.ones(3), bits=8))
     optimizer = Madam([w], lr=0.01, rounding="nearest")

@@ -7,8 +7,7 @@ from oracles.ladder import float32, nearest_rung, rung
 from lognet import LogFormat, LogTensor
 from lognet.quant import default_base_precision
 from lognet.quant.log_format import PIECE, ZERO_SIGMA, largest_magnitude, typical_magnitude
-from lognet.quant.random_bits import random16
-from lognet.quant.rounding import drawn
+from lognet.quant.random_bits import drawn, random16
 
 WIDTHS = range(2, 17)
 

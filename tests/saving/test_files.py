@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lognet import LogTensor
 from lognet.saving.files import CHECKSUM, VERSION, read_file, write_file
-from lognet.tensor.seeded_signs import draw_signs_
+from lognet.tensor.parameter import draw_signs_
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/files.md"
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool]

@@ -23,7 +23,7 @@ def tables(monkeypatch):
     [
         (handlers.handles_function, (torch.sin, torch.nn.functional.linear), "FUNCTIONS"),
         (handlers.handles_op, (aten.sin.default, aten.copy_.default), "OPS"),
-        (handlers.handles_namespace, ("c10d",), "OPS"),
+        (handlers.handles_op, ("c10d",), "OPS"),
     ],
 )
 def test_a_second_handler_is_refused_and_registers_nothing(tables, register, keys, table):
@@ -37,7 +37,7 @@ def test_an_operation_finds_its_own_handler_then_its_namespaces_then_the_general
     general = handlers.OPS[handlers.ANY_OTHER]
     assert handlers.op_handler(aten.sin.default) is general
     of_namespace, own = (lambda func, x: x.dequantize() + 1), (lambda func, x: x.dequantize() + 2)
-    handlers.handles_namespace("aten")(of_namespace)
+    handlers.handles_op("aten")(of_namespace)
     assert handlers.op_handler(aten.sin.default) is of_namespace  # also where another one was found before
     handlers.handles_op(aten.sin.default)(own)
     w = LogTensor.from_float(torch.zeros(3), scale=1.0).set_mask_(torch.zeros(3, dtype=torch.bool))

@@ -110,7 +110,7 @@ def one_column(algebra: Algebra) -> Columns:
 class WeightForm:
     """The linear map from a weight of tuples to the matrix or kernel that multiplies, and its adjoint.
 
-    It is a `lognet.tensor.forms.Form`. Columns with weights of their own become the groups of a convolution, or with
+    It is a `lognet.tensor.floats.Form`. Columns with weights of their own become the groups of a convolution, or with
     `batched` a batch dimension of matrices (in, out).
 
     Args:

@@ -9,7 +9,7 @@ Quaternions are pairs of complex numbers, ``w = w1 + w2 j``, and
 so that the weight row (w1, w2) multiplies two complex vectors made of each activation. The activation doubles, and the
 weight does not quadruple (`QuaternionProduct`).
 
-Each takes the weight through a `lognet.tensor.forms.Form`, so that LogTensor weights stay codes in the graph.
+Each takes the weight through a `lognet.tensor.floats.Form`, so that LogTensor weights stay codes in the graph.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from torch import Tensor
 
 from ...quant.tracing import tracing
 from ...tensor import functional
-from ...tensor.autocast import autocast_dtype
-from ...tensor.autograd import in_transform
-from ...tensor.floats import dense
-from ...tensor.forms import Form
+from ...tensor.autograd import autocast_dtype, in_transform
+from ...tensor.floats import Form, dense
 from .algebras import Algebra
 from .forms import Columns, WeightForm, columns_of
 

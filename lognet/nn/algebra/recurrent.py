@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...tensor.forms import CachedForm, Form, expand_floats
+from ...tensor.floats import CachedForm, Form, expand_floats
 from ..parameters import check_bits, glorot, quantize_parameters_, write_
 from ..recurrence import GRU, LSTM, Cell, Recurrence, State, checked_state, gru, lstm, unroll
 from .algebras import Algebra, tuples_in

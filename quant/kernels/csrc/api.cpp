@@ -1,8 +1,10 @@
 // The functions that Python calls. They choose the instruction set and cut the work into pieces for the threads.
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "kernels.h"
-#include "pages.h"
 #include "parallel.h"
 
 namespace {
@@ -28,6 +30,24 @@ void take_items(void* data) {
         if (i >= job->items) return;
         job->item(job->context, i);
     }
+}
+
+constexpr int64_t OWN_MAPPING = 32 << 20;
+
+// Asks for large pages for memory that is about to be written, all of it. No large page reaches beyond it. The system provides
+// each page of fresh memory when it is first written, which with pages of 4 KiB takes several times as long as decoding. glibc's
+// malloc maps each block of 32 MiB or more by itself and unmaps it when it is freed, so that these blocks are always fresh. Where
+// the system has no large pages, or its setting is `never`, nothing changes.
+inline void ask_for_large_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (bytes < OWN_MAPPING) return;
+    constexpr uintptr_t PAGE = 2 << 20;
+    const uintptr_t from = reinterpret_cast<uintptr_t>(memory), to = from + static_cast<uintptr_t>(bytes);
+    const uintptr_t first = (from + PAGE - 1) / PAGE * PAGE;
+    madvise(reinterpret_cast<void*>(first), to / PAGE * PAGE - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 constexpr int64_t PIECE = 1 << 15;  // weights: they fit into a second-level cache, and take much longer than starting does

@@ -12,8 +12,7 @@ from lognet.quant import kernels
 from lognet.quant.kernels.bitpack import pack, pack_codes
 from lognet.quant.kernels.codes import signs_of
 from lognet.quant.log_format import PIECE
-from lognet.quant.random_bits import key_from_generator, random16
-from lognet.quant.rounding import drawn
+from lognet.quant.random_bits import drawn, key_from_generator, random16
 
 SIZES = [0, 1, 7, 15, 16, 17, 31, 127, 128, 129, 251]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

@@ -3,7 +3,7 @@
 #include "ladder/codes.h"
 #include "ladder/positions.h"
 #include "ladder/random.h"
-#include "simd/signs.h"
+#include "simd/simd.h"
 
 namespace {
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lognet import LogTensor
-from lognet.tensor.forms import CachedForm, expand_floats, expanded
+from lognet.tensor.floats import CachedForm, expand_floats, expanded
 from lognet.tensor.functional import linear
 
 
