@@ -41,7 +41,7 @@ def _from_few_bits(state: dict[str, Any], grad: Tensor, group: dict[str, Any], s
     """The direction from averages in few bits, which are rounded without bias.
 
     The averages of a block are stored as shares of a scale s that none of them exceeds. The scale is in units of the
-    gradient, so that gradients from 1e-30 to 1e30 give the same steps. With G the block's largest gradient, and hats for
+    gradient, so that gradients from 1e-30 to 1e30 give the same steps. With G the block's largest gradient, and ^ for
     shares::
 
         s' = sqrt(beta * s^2 + (1 - beta) * G^2)        v^ <- beta * (s / s')^2 * v^ + (1 - beta) * (g / s')^2

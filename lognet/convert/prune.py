@@ -164,7 +164,10 @@ class Pruner:
         choice = Choice(model, [name for every in names.values() for name in every], "module", include, exclude)
         self._chosen = {every[0] for every in names.values() if choice.why_not(every) is None}
         if not list(self._weights()):
-            raise ValueError("the model has no weights of tuples to prune; it needs layers of lognet.nn not excluded")
+            raise ValueError(
+                "the model has no weights of tuples to prune; include at least one layer over an algebra"
+                " (lognet.nn.AlgebraLinear, ...)"
+            )
         self._hold()
 
     def _weights(self, every: bool = False) -> Iterator[tuple[str, Prunable, str]]:

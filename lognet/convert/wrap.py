@@ -80,7 +80,7 @@ def wrap(
     An Embedding's ``padding_idx`` row, if it is zero, stays exactly zero, by a mask of one bit a row. The zeros of a PHM
     layer's rule that is taken from an algebra, and what `lognet.convert.prune` has pruned, stay zero too. A layer made
     with ``bits=`` has the same bits as the float layer wrapped with the default seed. A warning says if a Madam holds
-    parameters of the model already, because it would go on moving the old ones; other optimizers cannot be asked.
+    parameters of the model already, because it would go on moving the old ones. Other optimizers are not checked.
     Gradients, hooks and attributes of the parameters are carried over.
 
     Source: Bernstein et al. 2020, sections 4.1 and 6 (sigma* is 1, 2 or 3 times the initialisation scale).

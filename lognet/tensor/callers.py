@@ -1,6 +1,6 @@
-"""Which of torch's engines called: the only place of the library that looks at the call stack.
+"""Detects which part of torch called an operation. No other file of the library reads the call stack.
 
-The engines for many processes use four operations in a sense of their own, with the same arguments as everybody else:
+The engines for many processes use four operations in a sense of their own, with the same arguments as any other caller:
 
 | engine | operation | from the engine | from anybody else |
 |---|---|---|---|

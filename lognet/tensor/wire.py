@@ -44,7 +44,7 @@ def without_padding(storage: LogStorage, count: int) -> LogStorage:
 def to_bytes(storage: LogStorage, padded_count: int | None = None) -> Tensor:
     """All planes, one after the other, as flat uint8, each padded to its size in `padded_count` weights (default: none).
 
-    The scale of an empty storage is NaN: no checkpoint has loaded one there, so it says nothing.
+    The scale of an empty storage is sent as NaN and ignored, because no checkpoint has loaded one there.
     """
     total = storage.count if padded_count is None else padded_count
     row = storage.low.new_zeros(sum(_plane_bytes(storage, name, total) for name in storage.planes()))

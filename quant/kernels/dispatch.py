@@ -1,7 +1,7 @@
-"""The choice between plain torch, a back end and a graph's operator for each operation on codes, made here alone.
+"""Chooses who computes an operation on codes: plain torch, a back end, or an operator in a graph. No other file does.
 
 An operation is a function in plain torch, which is its specification and runs on every device, under the decorator `operation`.
-Its callers call it and ask nothing. A back end computes operations faster on one type of device.
+Callers do not need to know what computes it. A back end computes operations faster on one type of device.
 
 To add a back end:
 
