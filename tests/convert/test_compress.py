@@ -75,8 +75,10 @@ def test_totals_on_hugging_face_s_t5_small(name):
     config = transformers.T5Config(
         vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_decoder_layers=6, num_heads=8
     )
+    # The name imports torch's compiler, which fails under a device in torch 2.6.
+    make = transformers.T5ForConditionalGeneration
     with torch.device("meta"):
-        model = transformers.T5ForConditionalGeneration(config)
+        model = make(config)
     _, report = compress(model, spec)
     assert (report.before, report.after) == (60_506_624, total)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -96,8 +95,8 @@ class FactoredRNN(Recurrence):
     ) -> tuple[Tensor, ...]:
         """`unroll` as a function of tensors alone; `lengths` says how many factors each matrix of each group has."""
         state, (bias_ih, bias_hh), flat = tensors[: self.states], tensors[self.states :][:2], tensors[self.states + 2 :]
-        ends = iter(accumulate(length for group in lengths for length in group))
-        factors = [[flat[end - length : end] for length, end in zip(group, ends, strict=False)] for group in lengths]
+        rest = iter(flat)
+        factors = [[tuple([next(rest) for _ in range(length)]) for length in group] for group in lengths]
         prepared = lambda group, rows, columns: prepared_linear(group, (rows, columns), self.impl, len(data))
         rows = self.gates * self.hidden_size // len(factors[0])
         hidden = prepared(factors[1], rows, self._state_sizes[0])
