@@ -36,6 +36,7 @@ class AlgebraMultiheadAttention(MultiheadAttentionBase):
 
     Source: AlgebraNets, section 4.3.
 
+    >>> import torch
     >>> attention = AlgebraMultiheadAttention(16, 2, batch_first=True, algebra="M2R")
     >>> x = torch.ones(3, 5, 16)
     >>> out, weights = attention(x, x, x)
